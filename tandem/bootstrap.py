@@ -1,0 +1,70 @@
+"""Puts the parts together: one function for production, tests and the embedded process."""
+
+from dataclasses import dataclass
+
+from tandem.adapters import ActiveAdapter
+from tandem.assistant import Assistant
+from tandem.completions import Completions
+from tandem.database import Database
+from tandem.embedder import Embedder
+from tandem.evidence import EvidenceSelector
+from tandem.registry import Registry
+from tandem.retriever import Retriever
+from tandem.settings import Settings
+from tandem.sparse import SparseEncoder
+from tandem.style import StyleGuide, load_style
+from tandem.vectors import VectorIndex, open_index
+from tandem.weights import model_dir
+
+
+@dataclass(frozen=True)
+class Container:
+    """Every long-lived part, made once and passed on."""
+
+    settings: Settings
+    database: Database
+    index: VectorIndex
+    embedder: Embedder
+    sparse: SparseEncoder
+    retriever: Retriever
+    registry: Registry
+    completions: Completions
+    adapters: ActiveAdapter
+    assistant: Assistant
+    style: StyleGuide
+
+    async def aclose(self) -> None:
+        """Releases connections and the index's folder."""
+        await self.completions.aclose()
+        self.index.close()
+        self.database.close()
+
+
+def bootstrap(settings: Settings, *, model_url: str) -> Container:
+    """Builds every part from the settings; opens the database and the index.
+
+    Args:
+        settings: The configuration, read once by the caller.
+        model_url: OpenAI-compatible endpoint, ending in /v1; it need not answer yet.
+
+    Raises:
+        ModelUnavailable: The embedding model was not prepared.
+        DatabaseUnavailable: The state database does not answer.
+        IndexUnavailable: Qdrant does not answer, or another process holds its folder.
+    """
+    database = Database(settings.database)
+    database.migrate()
+    embedder = Embedder(model_dir(settings, settings.embedding.model), settings.embedding)
+    index = open_index(settings, embedder.dimension)
+    sparse = SparseEncoder()
+    retriever = Retriever(database, index, embedder, sparse, settings.retrieval)
+    registry = Registry(settings.registry)
+    key = settings.model.api_key.get_secret_value() if settings.model.api_key else None
+    completions = Completions(model_url, key, settings.model.timeout)
+    adapters = ActiveAdapter(registry, completions, settings.adapter.name)
+    style = load_style(settings.style)
+    evidence = EvidenceSelector(embedder, sparse, settings.retrieval)
+    assistant = Assistant(retriever, evidence, completions, adapters, database, style, settings)
+    return Container(
+        settings, database, index, embedder, sparse, retriever, registry, completions, adapters, assistant, style
+    )

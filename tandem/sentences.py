@@ -1,0 +1,73 @@
+"""Passages into the units that evidence is picked from: sentences, list items, table rows."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from nltk.tokenize.punkt import PunktSentenceTokenizer, PunktTrainer
+
+_ITEM = re.compile(r"^\s*(?:[-*•]|\d{1,2}[.)]|[a-z][.)])\s+")
+# Abbreviations after which English policy text goes on; Punkt knows none until it is told.
+_ABBREVIATIONS = "e.g i.e etc no nos art sec st mr mrs ms dr approx incl vs p pp inc ltd u.s cf ext".split()
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A sentence, list item or table row.
+
+    Attributes:
+        text: The unit itself.
+        lead: What it needs to be understood: the table's header row, or the line that introduces the list.
+    """
+
+    text: str
+    lead: str = ""
+
+
+@lru_cache(maxsize=1)
+def _tokenizer() -> PunktSentenceTokenizer:
+    trainer = PunktTrainer()
+    trainer._params.abbrev_types.update(_ABBREVIATIONS)
+    return PunktSentenceTokenizer(trainer.get_params())
+
+
+def split_sentences(line: str) -> list[str]:
+    """Sentences of one line of prose."""
+    return [sentence.strip() for sentence in _tokenizer().tokenize(line) if sentence.strip()]
+
+
+def units(text: str) -> list[Unit]:
+    """Splits a passage, line by line, into sentences, list items and table rows, in order."""
+    found: list[Unit] = []
+    header = lead = ""
+    for line in text.splitlines():
+        line = line.strip()
+        if not line:
+            header = lead = ""
+        elif " | " in line:
+            if header:
+                found.append(Unit(line, header))
+            else:
+                header = line
+        elif _ITEM.match(line):
+            header = ""
+            found.append(Unit(line, lead))
+        else:
+            header = ""
+            sentences = split_sentences(line)
+            found.extend(Unit(sentence) for sentence in sentences)
+            lead = sentences[-1] if sentences and sentences[-1].endswith(":") else ""
+    return found
+
+
+def join_units(chosen: Sequence[Unit]) -> str:
+    """Chosen units as the model reads them, a line each, under the lead they need."""
+    lines: list[str] = []
+    lead = ""
+    for unit in chosen:
+        if unit.lead and unit.lead != lead and unit.lead not in lines:
+            lines.append(unit.lead)
+        lead = unit.lead
+        lines.append(unit.text)
+    return "\n".join(lines)

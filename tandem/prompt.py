@@ -23,7 +23,15 @@ GROUNDED = (
 CLOSED_BOOK = f"You answer questions in one or two sentences. If you do not know the answer, say: {DECLINE}"
 
 # Tokens that would end a turn if a document carried them.
-CONTROL_TOKENS = ("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|start_header_id|>", "[INST]", "[/INST]")
+CONTROL_TOKENS = (
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|endoftext|>",
+    "<|eot_id|>",
+    "<|start_header_id|>",
+    "[INST]",
+    "[/INST]",
+)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -204,7 +204,7 @@ class Registry:
         if not start:
             active = self.active(name) if _NAME.fullmatch(name) else None
             if active is None:
-                raise NotFound(f"No version of the adapter {name!r} is active: `tandem adapters list` shows what there is.")
+                raise NotFound(f"No version of the adapter {name!r} is active: see `tandem adapters list`.")
             return active
         found = [r for r in self.list() if r.name == name and r.digest.startswith(start)] if len(start) >= 6 else []
         if len(found) != 1:
@@ -221,7 +221,9 @@ class Registry:
         try:
             return Manifest.model_validate_json((ref.path / MANIFEST).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, ValidationError) as exc:
-            raise AdapterError(f"The adapter {ref.served} has no readable {MANIFEST}: train it again, or roll back.") from exc
+            raise AdapterError(
+                f"The adapter {ref.served} has no readable {MANIFEST}: train it again, or roll back."
+            ) from exc
 
     def active(self, name: str) -> AdapterRef | None:
         """The version that answers; None when none was promoted.
@@ -251,7 +253,7 @@ class Registry:
         """
         if adapter_digest(ref.path) != ref.digest:
             raise AdapterError(
-                f"The files of the adapter {ref.served} are not those it was registered with: roll back, or train again."
+                f"The files of the adapter {ref.served} are not those it was registered with: roll back or train again."
             )
         made_for = self.manifest(ref).base_digest
         if base_digest is not None and made_for != base_digest:
@@ -272,7 +274,8 @@ class Registry:
         """
         self.verify(ref)
         with self._lock(ref.name):
-            self._point(ref.name, Promotion(at=datetime.now(UTC), by=by, digest=ref.digest, previous=self._read(ref.name)))
+            previous = self._read(ref.name)
+            self._point(ref.name, Promotion(at=datetime.now(UTC), by=by, digest=ref.digest, previous=previous))
 
     def rollback(self, name: str, by: str = "") -> AdapterRef:
         """Goes back to the version that was active before; again, and it goes back further.
@@ -289,7 +292,7 @@ class Registry:
                 elif entry.kind == "promote" and (not stack or stack[-1] != entry.digest):
                     stack.append(entry.digest)
             if len(stack) < 2:
-                raise AdapterError(f"No version of the adapter {name!r} was active before this one: nothing to go back to.")
+                raise AdapterError(f"No version of the adapter {name!r} was active before: nothing to go back to.")
             ref = AdapterRef(name, stack[-2], self.root / name / stack[-2])
             self.verify(ref)
             entry = Promotion(
@@ -298,7 +301,7 @@ class Registry:
             self._point(name, entry)
         return ref
 
-    def history(self, name: str) -> "list[Promotion]":
+    def history(self, name: str) -> Sequence[Promotion]:
         """All changes of the pointer, oldest first."""
         try:
             lines = (self.root / name / "history.jsonl").read_text(encoding="utf-8").splitlines()
@@ -331,7 +334,7 @@ class Registry:
     def _lock(self, name: str) -> Iterator[None]:
         home = self.root / name
         if not home.is_dir():
-            raise NotFound(f"There is no adapter {name!r} in {str(self.root)!r}: `tandem adapters list` shows what there is.")
+            raise NotFound(f"There is no adapter {name!r} in {str(self.root)!r}: see `tandem adapters list`.")
         with (home / ".lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield

@@ -7,7 +7,7 @@ from tandem.schemas import Message
 
 _REFERS_BACK = re.compile(
     r"\b(it|its|that|this|those|these|they|them|their|there|he|she|one|ones|same|such|then|else|instead)\b"
-    r"|^(and|but|or|so|what about|how about|why|when|where|who)\b",
+    r"|^(and|but|or|so|what about|how about)\b",
     re.IGNORECASE,
 )
 SHORT_WORDS = 7

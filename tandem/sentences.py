@@ -5,11 +5,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from nltk.tokenize.punkt import PunktSentenceTokenizer, PunktTrainer
+from nltk.tokenize.punkt import PunktParameters, PunktSentenceTokenizer
 
 _ITEM = re.compile(r"^\s*(?:[-*•]|\d{1,2}[.)]|[a-z][.)])\s+")
 # Abbreviations after which English policy text goes on; Punkt knows none until it is told.
-_ABBREVIATIONS = "e.g i.e etc no nos art sec st mr mrs ms dr approx incl vs p pp inc ltd u.s cf ext".split()
+# fmt: off
+_ABBREVIATIONS = frozenset((
+    "e.g", "i.e", "etc", "no", "nos", "art", "sec", "st", "mr", "mrs", "ms", "dr", "approx", "incl", "vs", "p", "pp",
+    "inc", "ltd", "u.s", "cf", "ext",
+))
+# fmt: on
 
 
 @dataclass(frozen=True)
@@ -27,9 +32,9 @@ class Unit:
 
 @lru_cache(maxsize=1)
 def _tokenizer() -> PunktSentenceTokenizer:
-    trainer = PunktTrainer()
-    trainer._params.abbrev_types.update(_ABBREVIATIONS)
-    return PunktSentenceTokenizer(trainer.get_params())
+    parameters = PunktParameters()
+    parameters.abbrev_types.update(_ABBREVIATIONS)
+    return PunktSentenceTokenizer(parameters)
 
 
 def split_sentences(line: str) -> list[str]:
@@ -41,20 +46,24 @@ def units(text: str) -> list[Unit]:
     """Splits a passage, line by line, into sentences, list items and table rows, in order."""
     found: list[Unit] = []
     header = lead = ""
-    for line in text.splitlines():
+    alone = False
+    for line in [*text.splitlines(), ""]:
         line = line.strip()
-        if not line:
-            header = lead = ""
-        elif " | " in line:
-            if header:
+        if " | " in line:
+            if not header:
+                header, alone = line, True
+            elif line != header:  # it comes again where two pieces of a table meet
                 found.append(Unit(line, header))
-            else:
-                header = line
+                alone = False
+            continue
+        if header and alone:  # a line with a bar in it, and no table
+            found.append(Unit(header))
+        header = ""
+        if not line:
+            lead = ""
         elif _ITEM.match(line):
-            header = ""
             found.append(Unit(line, lead))
         else:
-            header = ""
             sentences = split_sentences(line)
             found.extend(Unit(sentence) for sentence in sentences)
             lead = sentences[-1] if sentences and sentences[-1].endswith(":") else ""

@@ -40,7 +40,9 @@ class SplitterSettings(Section):
 class IngestSettings(Section):
     max_file_bytes: int = Field(50_000_000, gt=0, description="Larger files are refused with reason too_large.")
     max_text_chars: int = Field(5_000_000, gt=0, description="Documents with more text are refused: too_large.")
-    parse_timeout: float = Field(10.0, gt=0, description="Seconds a file may take to parse in its child process.")
+    parse_timeout: float = Field(
+        10.0, gt=0, description="Seconds of computing that a file may take in its parsing child process."
+    )
     parse_memory_mib: int = Field(1024, ge=128, description="Memory that the parsing child process may take.")
     default_groups: tuple[str, ...] | None = Field(
         None, description="Groups of documents that name none; unset means that only admins read them."
@@ -70,7 +72,8 @@ class ModelSettings(Section):
     api_key: SecretStr | None = Field(None, description="Key of that endpoint.")
     name: str = Field("base", description="Name the base model is served under.")
     path: Path | None = Field(None, description="Folder of the base model; unset prepares SmolLM2-135M from its wheel.")
-    port: int = Field(0, ge=0, le=65535, description="Port of the vLLM child on 127.0.0.1; 0 takes a free one.")
+    host: str = Field("127.0.0.1", description="Address that `python -m services.model` listens on.")
+    port: int = Field(0, ge=0, le=65535, description="Port of the vLLM child; 0 takes a free one.")
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
         "auto", description="Weights' type; auto takes bfloat16 where the CPU computes it, else float32."
     )
@@ -134,9 +137,7 @@ class AuthSettings(Section):
         description='Keys and whom they stand for, as JSON: {"KEY": {"user": "ada", "groups": ["everyone"]}}. '
         "Without any, Tandem is in single-user mode: everyone who reaches it is its admin.",
     )
-    single_user_remote: bool = Field(
-        False, description="Allow single-user mode on an address other than the loopback."
-    )
+    single_user_remote: bool = Field(False, description="Allow single-user mode on an address other than the loopback.")
 
 
 class Settings(BaseSettings):

@@ -5,11 +5,8 @@ The index is derived: what it says about readers and dates narrows a search and 
 """
 
 import contextlib
-import fcntl
 import math
-import os
 import sqlite3
-import stat
 import threading
 import warnings
 from collections import Counter
@@ -25,6 +22,7 @@ from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ApiException
 
 from tandem.errors import IndexUnavailable
+from tandem.index_folder import claim_folder
 from tandem.points import Hit, Point, Scope
 from tandem.settings import Settings
 from tandem.sparse import SparseVector
@@ -33,8 +31,7 @@ __all__ = ["Hit", "Point", "Scope", "VectorIndex", "open_index"]
 
 DENSE = "dense"
 SPARSE = "sparse"
-# Reads everything that is published. No group can be named so: names in YAML and JSON have no reason for a NUL, and the
-# database, which decides, has never heard of it.
+# Stands for the admins among the readers. Whoever calls a group so gains nothing: the database does not know it.
 ADMINS = "\u0000admin"
 # Bounds of a live interval as day numbers, where the database has NULL.
 ALWAYS = 0
@@ -69,10 +66,9 @@ class VectorIndex:
         self._client = client
         self._collection = collection
         self._dimension = dimension
-        options = client.init_options
-        self._embedded = options["path"] is not None or options["location"] == ":memory:"
+        self._folder = client.init_options["path"]
         # Embedded Qdrant is plain Python over lists and one SQLite connection: one call at a time.
-        self._lock = threading.RLock() if self._embedded else contextlib.nullcontext()
+        self._lock = threading.RLock() if self._folder is not None else contextlib.nullcontext()
 
     def ensure(self) -> None:
         """Creates the collection and its alias where they are missing.
@@ -130,10 +126,6 @@ class VectorIndex:
         """Deletes the points of all versions of a document."""
         with self._calling():
             self._client.delete(self._collection, _is("document_id", document_id), wait=True)
-
-    def version_ids(self) -> set[str]:
-        """The versions that have points in the index."""
-        return set(self.version_counts())
 
     def version_counts(self) -> dict[str, int]:
         """How many points each version has in the index. Reads all points: for repair, not for answering."""
@@ -196,7 +188,9 @@ class VectorIndex:
                 # No IDF modifier: the engine would count terms over documents that the asker may not read.
                 sparse_vectors_config={SPARSE: models.SparseVectorParams()},
             )
-        if not self._embedded:  # the embedded engine has no payload indexes
+        if self._folder is not None:
+            _log_ahead(Path(self._folder))
+        else:  # the embedded engine has no payload indexes
             for field, schema in _INDEXED.items():
                 self._client.create_payload_index(name, field, schema, wait=True)
         create = models.CreateAlias(collection_name=name, alias_name=self._collection)
@@ -236,40 +230,20 @@ def open_index(settings: Settings, dimension: int) -> VectorIndex:
 
 
 def _open_folder(folder: Path) -> QdrantClient:
-    """Makes sure that the folder is private and free before anything in it is read, then opens it."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        folder.mkdir(exist_ok=True, mode=0o700)
-        status = folder.stat()
-    except OSError as exc:
-        raise IndexUnavailable(
-            f"The index folder {str(folder)!r} cannot be made: {exc.strerror}. "
-            "Choose another folder with --data-dir or TANDEM_DATA_DIR."
-        ) from exc
-    mode = stat.S_IMODE(status.st_mode)
-    if status.st_uid != os.geteuid() or mode & 0o077:
-        # Embedded Qdrant keeps pickles: whoever can write here has code run by whoever opens it.
-        raise IndexUnavailable(
-            f"The index folder {str(folder)!r} is open to other users (mode {mode:04o}, owner {status.st_uid}). "
-            f"Make it private with `chmod 700 {folder}`, or move it away and ingest again."
-        )
-    # The client takes this lock too, but only after it has read everything, and then leaves its files open.
-    lock = folder / ".lock"
-    lock.touch(mode=0o600)
-    with lock.open("r+", encoding="utf-8") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as exc:
-            raise IndexUnavailable(
-                f"The index folder {str(folder)!r} is held by another process: is a Tandem server running on it? "
-                "Stop that server, or let this command speak to it with TANDEM_URL."
-            ) from exc
+    claim_folder(folder)
     try:
         return QdrantClient(path=str(folder))
     except Exception as exc:  # it unpickles what it finds, so anything may come
         raise IndexUnavailable(
             f"The index in {str(folder)!r} cannot be opened: {exc}. Move that folder away and ingest again."
         ) from exc
+
+
+def _log_ahead(folder: Path) -> None:
+    """Has SQLite, where embedded Qdrant commits each point by itself, wait for the disk once a commit, not thrice."""
+    for file in folder.glob("collection/*/storage.sqlite"):
+        with contextlib.closing(sqlite3.connect(file)) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")  # stays with the file
 
 
 def _struct(point: Point) -> models.PointStruct:

@@ -1,0 +1,1 @@
+"""Measures an assistant: suites, the four arms, metrics, report, diagnosis and failure signals."""

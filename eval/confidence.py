@@ -1,0 +1,114 @@
+"""How sure a measured difference is: paired bootstrap over the cases."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from eval.outcome import Outcome
+from tandem.errors import InputError
+from tandem.schemas import Arm, Value
+
+_BLOCK = 1_000_000  # indices drawn at once, to bound memory
+
+
+class Interval(Value):
+    """A mean with its bootstrap percentile interval.
+
+    With few cases the interval is somewhat too narrow, and where all values are equal it has no width at all: read it
+    together with `n`.
+    """
+
+    mean: float
+    low: float
+    high: float
+    n: int
+    level: float = 0.95
+
+    @property
+    def gain(self) -> bool:
+        """Whether the whole interval lies above zero."""
+        return self.low > 0
+
+    @property
+    def loss(self) -> bool:
+        """Whether the whole interval lies below zero."""
+        return self.high < 0
+
+
+def paired_difference(
+    first: Sequence[float],
+    second: Sequence[float],
+    *,
+    resamples: int = 10_000,
+    level: float = 0.95,
+    seed: int = 7,
+) -> Interval:
+    """The mean of `first - second` over the same cases, with its interval.
+
+    Args:
+        first, second: One value a case, in the same order.
+        resamples: Bootstrap samples.
+        level: Coverage of the interval, between 0 and 1.
+        seed: The same seed gives the same interval.
+
+    Raises:
+        InputError: The lengths differ, there are no values, one is not finite, or an option is out of range.
+    """
+    if len(first) != len(second):
+        raise InputError(
+            f"A paired comparison needs as many values on both sides, and there are {len(first)} and {len(second)}: "
+            "pair them by case."
+        )
+    if not len(first):
+        raise InputError("A paired comparison needs at least one case that was scored on both sides.")
+    if not 0 < level < 1 or resamples < 1:
+        raise InputError(f"Take a level between 0 and 1 (it is {level!r}) and at least one resample ({resamples!r}).")
+    differences = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
+    if not np.isfinite(differences).all():
+        raise InputError("A paired comparison needs finite values: leave out the cases that were not scored.")
+    means = _resampled_means(differences, resamples, np.random.default_rng(seed))
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    mean = float(differences.mean())
+    # Rounding can put the mean of equal values a hair outside its own interval.
+    return Interval(mean=mean, low=min(float(low), mean), high=max(float(high), mean), n=len(differences), level=level)
+
+
+def compare_arms(
+    outcomes: Sequence[Outcome],
+    first: Arm,
+    second: Arm,
+    measure: Callable[[Outcome], float | None],
+    *,
+    seed: int = 7,
+) -> Interval | None:
+    """The paired difference `first - second` of one measure.
+
+    Args:
+        outcomes: Of a whole run; others than these two arms' are passed over.
+        first, second: The arms.
+        measure: The value of an outcome, None where it has none. A case counts where both arms have a value.
+        seed: The same seed gives the same interval.
+
+    Returns:
+        The interval, or None when no case was scored in both.
+    """
+    sides: dict[Arm, dict[str, float]] = {first: {}, second: {}}
+    for outcome in outcomes:
+        if outcome.arm in sides and outcome.answer is not None:
+            value = measure(outcome)
+            if value is not None:
+                sides[outcome.arm][outcome.case.id] = float(value)
+    ids = [id for id in sides[first] if id in sides[second]]
+    if not ids:
+        return None
+    return paired_difference([sides[first][id] for id in ids], [sides[second][id] for id in ids], seed=seed)
+
+
+def _resampled_means(values: np.ndarray, resamples: int, generator: np.random.Generator) -> np.ndarray:
+    n = len(values)
+    rows = max(1, _BLOCK // n)
+    blocks = [
+        values[generator.integers(0, n, size=(min(rows, resamples - start), n))].mean(axis=1)
+        for start in range(0, resamples, rows)
+    ]
+    return np.concatenate(blocks)

@@ -1,0 +1,1 @@
+"""Documents to chunks to Qdrant: read, split, diff, embed, publish."""

@@ -1,0 +1,129 @@
+"""Markdown (CommonMark with GitHub's tables) into blocks of plain text."""
+
+import html as entities
+import re
+from collections.abc import Sequence
+
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+from ingest.cleaning import clean, strip_templates
+from ingest.html import fill_fragment, visible_text
+from ingest.metadata import split_front_matter
+from ingest.readers import Draft, FormatReader, decode
+
+_CALLOUT = re.compile(r"^\[!\w+\]\s*")
+_ANCHOR = re.compile(r"\s*\{#[\w:.-]+\}\s*$")
+
+
+class MarkdownReader(FormatReader):
+    """Markdown. Emphasis goes, the text of links stays; images, comments and hidden HTML go."""
+
+    def __init__(self, max_chars: int = 5_000_000) -> None:
+        super().__init__(max_chars)
+        self._parser = MarkdownIt("commonmark", {"maxNesting": 40}).enable(["table", "strikethrough"])
+
+    def fill(self, draft: Draft, data: bytes) -> None:
+        body = split_front_matter(decode(data)).body
+        # An unclosed comment would hide the rest in a browser too; only whole ones are taken out here.
+        body = re.sub(r"<!--.*?-->", "", body, flags=re.DOTALL)
+        _Renderer(draft).render(self._parser.parse(body))
+
+
+class _Renderer:
+    """Walks the flat token list once."""
+
+    def __init__(self, draft: Draft) -> None:
+        self._draft = draft
+        self._lists = 0
+        self._lines: list[str] = []
+        self._fresh_item = False
+        self._rows: list[list[str]] | None = None
+
+    def render(self, tokens: Sequence[Token]) -> None:
+        heading = 0
+        for token in tokens:
+            kind = token.type
+            if kind == "heading_open":
+                heading = int(token.tag[1])
+            elif kind == "heading_close":
+                heading = 0
+            elif kind in ("bullet_list_open", "ordered_list_open"):
+                self._lists += 1
+            elif kind in ("bullet_list_close", "ordered_list_close"):
+                self._close_list()
+            elif kind == "list_item_open":
+                self._fresh_item = True
+            elif kind == "table_open":
+                self._rows = []
+            elif kind == "tr_open" and self._rows is not None:
+                self._rows.append([])
+            elif kind == "table_close":
+                self._close_table()
+            elif kind == "inline":
+                self._inline(token, heading)
+            elif kind in ("fence", "code_block"):
+                self._code(token.content)
+            elif kind == "html_block":
+                self._html(token.content)
+
+    def _inline(self, token: Token, heading: int) -> None:
+        text = inline_text(token.children or ())
+        if self._rows is not None:
+            self._rows[-1].append(text)
+        elif heading and not self._lists:
+            self._draft.heading(heading, _ANCHOR.sub("", text))
+        elif self._lists:
+            self._item(text)
+        else:
+            self._draft.add(_CALLOUT.sub("", text))
+
+    def _item(self, text: str) -> None:
+        text = clean(text).text.replace("\n", " ")
+        if not text:
+            return
+        self._lines.append(f"- {text}" if self._fresh_item else text)
+        self._fresh_item = False
+
+    def _code(self, content: str) -> None:
+        if self._lists:
+            self._lines.extend(clean(content).text.splitlines())
+        else:
+            self._draft.add(content, "code")
+
+    def _html(self, content: str) -> None:
+        if self._lists:
+            self._item(visible_text(strip_templates(content)))
+        else:
+            fill_fragment(self._draft, strip_templates(content))
+
+    def _close_list(self) -> None:
+        self._lists -= 1
+        if not self._lists:
+            lines, self._lines = self._lines, []
+            self._draft.add("\n".join(lines), "list")
+
+    def _close_table(self) -> None:
+        rows, self._rows = self._rows or [], None
+        if self._lists:
+            self._lines.extend(" | ".join(row) for row in rows)
+        else:
+            self._draft.table(rows)
+
+
+def inline_text(tokens: Sequence[Token]) -> str:
+    """The visible text of inline tokens: no emphasis, no images, no markup; the text of links."""
+    marked = any(token.type == "html_inline" for token in tokens)
+    parts: list[str] = []
+    for token in tokens:
+        if token.type in ("text", "code_inline"):
+            parts.append(entities.escape(token.content) if marked else token.content)
+        elif token.type == "softbreak":
+            parts.append(" ")
+        elif token.type == "hardbreak":
+            parts.append("<br>" if marked else "\n")
+        elif token.type == "html_inline":
+            parts.append(token.content)
+    text = "".join(parts)
+    # Inline HTML can hide text between its tags, so it is read as HTML and not merely stripped.
+    return strip_templates(visible_text(text) if marked else text).strip()

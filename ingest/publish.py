@@ -1,0 +1,343 @@
+"""Makes new versions the ones that answer: write invisible, verify, commit, show, retire. And takes documents away.
+
+The commit in the database is the moment of truth; everything before it can be thrown away, everything after it can be
+done again from what the database says. `Repair` does both at the start of each run.
+"""
+
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from itertools import islice
+from typing import Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import delete, exists, func, select, update
+from sqlalchemy.orm import Session
+
+from ingest.diff import Span, timeline
+from tandem.database import Database
+from tandem.errors import IndexUnavailable
+from tandem.schemas import Chunk, ParsedDocument
+from tandem.sparse import SparseEncoder
+from tandem.tables import ChunkRow, DocumentRow, EmbeddingRow, VersionRow
+from tandem.vectors import Point, VectorIndex
+
+T = TypeVar("T")
+Vectors = npt.NDArray[np.float32]
+_NAMESPACE = uuid.UUID("6f0d3b52-5c1e-4b0e-9d55-0a7be4a1c001")
+# Below the number of variables that SQLite allows in a statement.
+_BATCH = 500
+
+
+class Embeds(Protocol):
+    """What publishing needs of the embedder; the tests count its calls."""
+
+    @property
+    def model_id(self) -> str: ...
+
+    def embed(self, texts: Sequence[str]) -> Vectors: ...
+
+
+@dataclass(frozen=True)
+class Change:
+    """A document that is to get a new version.
+
+    Attributes:
+        document: As read.
+        chunks: As split.
+        root: The root it belongs to from now on.
+        metadata_hash, splitter: What the next run compares with.
+        live_from: First day of the new version; None: since ever.
+        version_id: Of the new version.
+    """
+
+    document: ParsedDocument
+    chunks: tuple[Chunk, ...]
+    root: str
+    metadata_hash: str
+    splitter: str
+    live_from: date | None
+    version_id: str
+
+    def chunk_id(self, chunk: Chunk) -> str:
+        return str(uuid.uuid5(_NAMESPACE, f"{self.version_id}\x00{chunk.ordinal}\x00{chunk.key}"))
+
+
+class Publisher:
+    """Publishes changes, a group of documents at a time. One publisher works at a time (`ingest.lock`).
+
+    Args:
+        database: Decides what is live.
+        index: Follows it.
+        embedder: Asked only for texts whose embedding is not in the database.
+        sparse: For the keyword vectors, which cost nothing worth keeping.
+    """
+
+    def __init__(self, database: Database, index: VectorIndex, embedder: Embeds, sparse: SparseEncoder) -> None:
+        self._database = database
+        self._index = index
+        self._embedder = embedder
+        self._sparse = sparse
+
+    def publish(self, changes: Sequence[Change], today: date) -> int:
+        """Publishes the new versions of some documents; each is the old one whole or the new one whole throughout.
+
+        Args:
+            changes: At most one a document.
+            today: The current day (UTC).
+
+        Returns:
+            The number of texts that had to be embedded.
+
+        Raises:
+            IndexUnavailable, DatabaseUnavailable: Nothing has changed, or the next run finishes what was committed.
+        """
+        if not changes:
+            return 0
+        embedded = self.embed(changes)
+        self.stage(changes)
+        self.write(changes)
+        self.verify(changes)
+        self.commit(changes, today)
+        self.show([change.document.id for change in changes])
+        return embedded
+
+    def embed(self, changes: Sequence[Change]) -> int:
+        """Puts the missing embeddings into the database; returns how many were missing."""
+        texts = {chunk.key: chunk.embedding_text for change in changes for chunk in change.chunks}
+        return self._embed_missing(texts)
+
+    def stage(self, changes: Sequence[Change]) -> None:
+        """Writes the versions and their chunks into the database, as yet without effect."""
+        now = datetime.now(UTC)
+        with self._database.session() as session:
+            for change in changes:
+                document = change.document
+                if session.get(DocumentRow, document.id) is None:
+                    session.add(DocumentRow(id=document.id, root=change.root, created_at=now))
+                    session.flush()
+                last = select(func.max(VersionRow.seq)).where(VersionRow.document_id == document.id)
+                seq = (session.scalar(last) or 0) + 1
+                session.add(_version_row(change, seq, now))
+                session.flush()
+                session.add_all(_chunk_row(change, chunk) for chunk in change.chunks)
+
+    def write(self, changes: Sequence[Change]) -> None:
+        """Writes the points, invisible."""
+        for change in changes:
+            rows = [_chunk_row(change, chunk) for chunk in change.chunks]
+            self._write_points(change.document.id, change.document.metadata.title, rows)
+
+    def verify(self, changes: Sequence[Change]) -> None:
+        """Counts the points: an upsert is not atomic, and a version with holes must not be shown."""
+        for change in changes:
+            found = self._index.count(change.version_id)
+            if found != len(change.chunks):
+                raise IndexUnavailable(
+                    f"The vector index holds {found} of {len(change.chunks)} passages of {change.document.id!r} after "
+                    "writing them all. The old version stays; check the disk's space and run the ingest again."
+                )
+
+    def commit(self, changes: Sequence[Change], today: date) -> None:
+        """The moment of truth: from here on the new versions answer."""
+        with self._database.session() as session:
+            for change in changes:
+                _commit_one(session, change, today)
+
+    def show(self, document_ids: Sequence[str]) -> None:
+        """Lets the index follow: new versions become visible, then old ones get their last day or go."""
+        for batch in batched(document_ids, _BATCH):
+            with self._database.session() as session:
+                rows = session.scalars(
+                    select(VersionRow)
+                    .where(
+                        VersionRow.document_id.in_(batch), VersionRow.indexed.is_(False), VersionRow.state != "staged"
+                    )
+                    .order_by(VersionRow.seq.desc())
+                ).all()
+            self.settle(rows)
+
+    def settle(self, rows: Sequence[VersionRow]) -> None:
+        """Makes the index say what the database says of these versions, then notes that it does."""
+        for row in rows:
+            if row.state == "published":
+                self._index.settle(
+                    row.id, visible=True, live_from=row.live_from, live_until=row.live_until, groups=row.groups
+                )
+            else:
+                self._index.delete_version(row.id)
+        for batch in batched([row.id for row in rows], _BATCH):
+            with self._database.session() as session:
+                session.execute(update(VersionRow).where(VersionRow.id.in_(batch)).values(indexed=True))
+
+    def rewrite(self, row: VersionRow) -> None:
+        """Writes the points of a version again from the database, for an index that has lost them."""
+        with self._database.session() as session:
+            chunks = session.scalars(select(ChunkRow).where(ChunkRow.version_id == row.id)).all()
+        self._embed_missing({chunk.key: _as_chunk(chunk).embedding_text for chunk in chunks})
+        self._index.delete_version(row.id)
+        self._write_points(row.document_id, row.title, chunks)
+
+    def touch(self, source_hashes: dict[str, str]) -> None:
+        """Notes the new file hash of versions whose files changed without changing what they say."""
+        with self._database.session() as session:
+            for version_id, source_hash in source_hashes.items():
+                session.execute(update(VersionRow).where(VersionRow.id == version_id).values(source_hash=source_hash))
+
+    def adopt(self, document_ids: Iterable[str], root: str) -> None:
+        """Notes that documents belong to another root from now on."""
+        with self._database.session() as session:
+            for batch in batched(document_ids, _BATCH):
+                session.execute(update(DocumentRow).where(DocumentRow.id.in_(batch)).values(root=root))
+
+    def prune(self, keep: int) -> None:
+        """Drops the versions beyond the newest `keep` of each document, and embeddings that no chunk uses."""
+        with self._database.session() as session:
+            crowded = session.scalars(
+                select(VersionRow.document_id).group_by(VersionRow.document_id).having(func.count() > keep)
+            ).all()
+        for document_id in crowded:
+            with self._database.session() as session:
+                rows = session.scalars(
+                    select(VersionRow).where(VersionRow.document_id == document_id).order_by(VersionRow.seq.desc())
+                ).all()[keep:]
+                for row in rows:
+                    row.state, row.indexed = "retired", False
+            self.settle(rows)
+            with self._database.session() as session:
+                session.execute(delete(VersionRow).where(VersionRow.id.in_([row.id for row in rows])))
+        self.prune_embeddings()
+
+    def prune_embeddings(self) -> None:
+        """Drops embeddings that no chunk uses."""
+        with self._database.session() as session:
+            used = exists().where(ChunkRow.key == EmbeddingRow.key)
+            session.execute(delete(EmbeddingRow).where(~used))
+
+    def missing_keys(self, keys: Iterable[str]) -> set[str]:
+        """Those of `keys` whose embedding is not in the database."""
+        wanted = set(keys)
+        with self._database.session() as session:
+            for batch in batched(sorted(wanted), _BATCH):
+                wanted -= set(session.scalars(select(EmbeddingRow.key).where(EmbeddingRow.key.in_(batch))))
+        return wanted
+
+    def _embed_missing(self, texts: dict[str, str]) -> int:
+        missing = sorted(self.missing_keys(texts))
+        for batch in batched(missing, _BATCH):
+            # Saved batch by batch: what was embedded stays embedded, whatever happens to the run.
+            vectors = self._embedder.embed([texts[key] for key in batch])
+            with self._database.session() as session:
+                session.add_all(
+                    EmbeddingRow(key=key, vector=np.asarray(vector, dtype="<f4").tobytes())
+                    for key, vector in zip(batch, vectors, strict=True)
+                )
+        return len(missing)
+
+    def _write_points(self, document_id: str, title: str, chunks: Sequence[ChunkRow]) -> None:
+        for batch in batched(chunks, _BATCH):
+            with self._database.session() as session:
+                found = session.execute(
+                    select(EmbeddingRow.key, EmbeddingRow.vector).where(
+                        EmbeddingRow.key.in_({row.key for row in batch})
+                    )
+                )
+                vectors = {key: np.frombuffer(vector, dtype="<f4") for key, vector in found}
+            self._index.write(
+                [
+                    Point(
+                        id=row.id,
+                        document_id=document_id,
+                        version_id=row.version_id,
+                        dense=vectors[row.key],
+                        sparse=self._sparse.encode_document(_keywords(title, row)),
+                    )
+                    for row in batch
+                ]
+            )
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of at most `size` items."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def _commit_one(session: Session, change: Change, today: date) -> None:
+    document = change.document
+    earlier = session.scalars(
+        select(VersionRow).where(VersionRow.document_id == document.id, VersionRow.state == "published")
+    ).all()
+    spans = [Span(row.id, row.live_from, row.live_until, row.effective_until) for row in earlier]
+    line = timeline(spans, change.live_from, today)
+    groups = _groups(document)
+    for row in earlier:
+        row.indexed = False
+        # Who may read a document is a matter of today: its past versions must not stay open to whom it is closed now.
+        row.groups = groups
+        if row.id in line.live_until:
+            row.live_until = line.live_until[row.id]
+        else:
+            row.state = "retired"
+    session.execute(
+        update(VersionRow).where(VersionRow.id == change.version_id).values(state="published", indexed=False)
+    )
+    session.execute(update(DocumentRow).where(DocumentRow.id == document.id).values(root=change.root))
+
+
+def _version_row(change: Change, seq: int, now: datetime) -> VersionRow:
+    document, metadata = change.document, change.document.metadata
+    return VersionRow(
+        id=change.version_id,
+        document_id=document.id,
+        seq=seq,
+        state="staged",
+        indexed=False,
+        title=metadata.title,
+        owner=metadata.owner,
+        label=metadata.version,
+        groups=_groups(document),
+        source_url=metadata.source_url,
+        trust=metadata.trust,
+        effective_from=metadata.effective_from,
+        effective_until=metadata.effective_until,
+        live_from=change.live_from,
+        live_until=metadata.effective_until,
+        source_hash=document.source_hash,
+        content_hash=document.content_hash,
+        metadata_hash=change.metadata_hash,
+        splitter=change.splitter,
+        text=document.text,
+        chunk_count=len(change.chunks),
+        created_at=now,
+    )
+
+
+def _groups(document: ParsedDocument) -> list[str] | None:
+    groups = document.metadata.groups
+    return None if groups is None else list(groups)
+
+
+def _chunk_row(change: Change, chunk: Chunk) -> ChunkRow:
+    return ChunkRow(
+        id=change.chunk_id(chunk),
+        version_id=change.version_id,
+        ordinal=chunk.ordinal,
+        key=chunk.key,
+        text=chunk.text,
+        heading=chunk.heading,
+        page=chunk.page,
+        start=chunk.start,
+        end=chunk.end,
+    )
+
+
+def _as_chunk(row: ChunkRow) -> Chunk:
+    return Chunk(ordinal=row.ordinal, key=row.key, text=row.text, heading=row.heading)
+
+
+def _keywords(title: str, row: ChunkRow) -> str:
+    return "\n".join(part for part in (title, row.heading, row.text) if part)

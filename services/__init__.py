@@ -1,0 +1,1 @@
+"""The processes, one folder each. The only place where the rooms meet."""

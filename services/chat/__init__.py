@@ -1,0 +1,1 @@
+"""The HTTP API and the page. Imports no torch, transformers, peft or vllm."""

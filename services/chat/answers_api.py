@@ -1,0 +1,116 @@
+"""`/v1/answers` (receipts) and `/v1/feedback` (thumbs)."""
+
+import asyncio
+import uuid
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
+
+from services.chat.auth import CurrentUser
+from services.chat.body import Body, Plain
+from services.chat.metrics import Metrics
+from tandem.database import Database
+from tandem.errors import NotFound
+from tandem.schemas import Principal
+from tandem.tables import AnswerRow, FeedbackRow, utc
+
+
+class FeedbackRequest(Body):
+    """A thumb on an answer."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"answer_id": "ans_7b1f", "rating": "down", "about": "facts", "comment": "It is 30 days."}]
+        },
+    )
+    answer_id: str = Field(max_length=64)
+    rating: Literal["up", "down"]
+    about: Literal["facts", "tone", ""] = Field("", description="What the thumb is about.")
+    comment: Plain = Field("", max_length=4000)
+
+
+class FeedbackReply(BaseModel):
+    """The thumb as it was kept."""
+
+    id: str
+    answer_id: str
+    rating: str
+    about: str
+
+
+class Receipts:
+    """Receipts and thumbs in the state database, each for the person whose answer it was, and for admins."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def receipt(self, answer_id: str, principal: Principal) -> dict[str, Any]:
+        """The receipt of an answer.
+
+        Raises:
+            NotFound: There is no such answer, or it is somebody else's.
+        """
+        with self._database.session() as session:
+            row = _own(session.get(AnswerRow, answer_id), answer_id, principal)
+            return {
+                "answer_id": row.id,
+                "question": row.question,
+                "arm": row.arm,
+                "adapter": row.adapter,
+                "text": row.text,
+                "created_at": utc(row.created_at).isoformat(),
+                "receipt": row.receipt,
+            }
+
+    def rate(self, feedback: FeedbackRequest, principal: Principal) -> str:
+        """Keeps a thumb; a second one of the same person on the same answer replaces the first. Returns its id.
+
+        Raises:
+            NotFound: There is no such answer, or it is somebody else's.
+        """
+        with self._database.session() as session:
+            _own(session.get(AnswerRow, feedback.answer_id), feedback.answer_id, principal)
+            # The id is made from answer and person, so that two clicks at once cannot become two thumbs.
+            key = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{feedback.answer_id}\n{principal.user}"))
+            session.merge(
+                FeedbackRow(
+                    id=key,
+                    answer_id=feedback.answer_id,
+                    user=principal.user,
+                    rating=feedback.rating,
+                    about=feedback.about,
+                    comment=feedback.comment,
+                    created_at=datetime.now(UTC),
+                )
+            )
+            return key
+
+
+def _own(row: AnswerRow | None, answer_id: str, principal: Principal) -> AnswerRow:
+    # The same words for a missing answer and for another's, so that nobody learns which ids exist.
+    if row is None or not (principal.admin or row.user == principal.user):
+        raise NotFound(f"There is no answer {answer_id[:64]!r} of yours.", param="answer_id")
+    return row
+
+
+def answers_router(database: Database, metrics: Metrics) -> APIRouter:
+    """The routes of receipts and thumbs."""
+    router = APIRouter(prefix="/v1", tags=["answers"])
+    receipts = Receipts(database)
+
+    @router.get("/answers/{answer_id}")
+    async def receipt(answer_id: str, principal: CurrentUser) -> dict[str, Any]:
+        """The receipt of an answer: question, passages, adapter, prompt version, timings."""
+        return await asyncio.to_thread(receipts.receipt, answer_id, principal)
+
+    @router.post("/feedback", status_code=201)
+    async def feedback(body: FeedbackRequest, principal: CurrentUser) -> FeedbackReply:
+        """Keeps a thumb on an answer."""
+        key = await asyncio.to_thread(receipts.rate, body, principal)
+        metrics.rated(body.rating, body.about)
+        return FeedbackReply(id=key, answer_id=body.answer_id, rating=body.rating, about=body.about)
+
+    return router

@@ -1,0 +1,43 @@
+"""The data directory opened by a command, where no server runs."""
+
+from types import TracebackType
+
+from ingest.run import Ingestor
+from services.chat.library import Library
+from services.embedded import prepare_data_dir
+from services.model.weights import ensure_models
+from tandem.database import Database
+from tandem.embedder import Embedder
+from tandem.settings import Settings
+from tandem.sparse import SparseEncoder
+from tandem.vectors import open_index
+from tandem.weights import model_dir
+
+
+class Local:
+    """Database, index and ingestor of a data directory, for the length of one command.
+
+    Raises:
+        IndexUnavailable: Another process holds the folder; its message says so.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        prepare_data_dir(settings)
+        ensure_models(settings, base=False)
+        self.database = Database(settings.database)
+        self.database.migrate()
+        embedder = Embedder(model_dir(settings, settings.embedding.model), settings.embedding)
+        self._index = open_index(settings, embedder.dimension)
+        self._index.ensure()
+        self.ingestor = Ingestor(self.database, self._index, embedder, SparseEncoder(), settings)
+        self.library = Library(self.database)
+
+    def __enter__(self) -> "Local":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.ingestor.close()
+        self._index.close()
+        self.database.close()

@@ -1,0 +1,1 @@
+"""Ingestion as a service: uploads, runs and watched folders."""

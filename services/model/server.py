@@ -1,0 +1,344 @@
+"""vLLM as a supervised child process."""
+
+import asyncio
+import contextlib
+import importlib.metadata
+import importlib.util
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+from tandem.completions import Completions
+from tandem.errors import AdapterError, ModelUnavailable, TandemError, Unavailable
+from tandem.registry import AdapterRef, Registry
+from tandem.schemas import Sampling
+from tandem.settings import Settings
+from tandem.weights import cpu_computes_bfloat16, cpu_cores
+
+log = logging.getLogger(__name__)
+
+LEASH = Path(__file__).parent.parent / "leash.py"
+LOG_BYTES = 20_000_000  # an older log is moved aside at a start
+_PROBE = [{"role": "user", "content": "Hi"}]
+_STOP_GRACE = 15.0
+_MAX_BACKOFF = 30.0
+_HEALTHY = 120.0  # seconds of running after which a crash counts as the first again
+_HOPELESS = 3  # starts that failed before the first answer ever
+
+
+class ModelServer:
+    """Starts vLLM, restarts it when it dies, and loads its adapters again.
+
+    The event loop that calls `start` must belong to a thread that lives as long as the server: on Linux a child is
+    told of its parent's death by the thread that started it.
+
+    Args:
+        settings: `settings.model` decides the flags; the log goes to the data directory.
+        base_dir: Folder of the base model.
+        registry: Its active version of `settings.adapter.name` is loaded at each start.
+    """
+
+    def __init__(self, settings: Settings, base_dir: Path, registry: Registry) -> None:
+        self._settings = settings
+        self._base_dir = base_dir
+        self._registry = registry
+        self._host = settings.model.host
+        self._port = settings.model.port
+        self._process: asyncio.subprocess.Process | None = None
+        self._supervisor: asyncio.Task[None] | None = None
+        self._client: Completions | None = None
+        self._loaded: dict[str, AdapterRef] = {}
+        self._stopping = False
+        self._failure: ModelUnavailable | None = None
+        self._ready = asyncio.Event()
+        self._was_ready = False
+        self.restarts = 0
+
+    @property
+    def url(self) -> str:
+        """The endpoint, ending in /v1. Known once `start` has returned."""
+        host = "127.0.0.1" if self._host == "0.0.0.0" else self._host
+        return f"http://{host}:{self._port}/v1"
+
+    @property
+    def log_path(self) -> Path:
+        return self._settings.data_dir / "logs" / "vllm.log"
+
+    @property
+    def pid(self) -> int | None:
+        """Process that holds vLLM on its leash; None when it is not running."""
+        return self._process.pid if self._process is not None and self._process.returncode is None else None
+
+    async def start(self) -> None:
+        """Starts the child and its supervision; returns before vLLM answers.
+
+        Raises:
+            ModelUnavailable: vLLM is not installed, or the folder holds no model.
+            Unavailable: The port is in use.
+        """
+        if importlib.util.find_spec("vllm") is None:
+            raise ModelUnavailable(
+                "vLLM is not installed: run `make install`, or set TANDEM_MODEL__URL to an OpenAI-compatible endpoint."
+            )
+        if not (self._base_dir / "config.json").is_file():
+            raise ModelUnavailable(
+                f"The model folder {str(self._base_dir)!r} holds no config.json: run `tandem models`, or correct "
+                "TANDEM_MODEL__PATH."
+            )
+        self._port = _free_port(self._host, self._settings.model.port)
+        key = self._settings.model.api_key
+        self._client = Completions(self.url, key.get_secret_value() if key else None, self._settings.model.timeout)
+        self._stopping = False
+        await self._spawn()
+        self._supervisor = asyncio.create_task(self._supervise(), name="vllm supervisor")
+
+    async def wait_ready(self) -> None:
+        """Waits until vLLM has answered with a token.
+
+        Raises:
+            ModelUnavailable: It ended again and again, or took longer than `settings.model.startup_timeout`.
+        """
+        waiting = asyncio.create_task(self._ready.wait())
+        try:
+            async with asyncio.timeout(self._settings.model.startup_timeout):
+                while not waiting.done():
+                    await asyncio.wait({waiting}, timeout=0.2)
+                    if self._failure is not None:
+                        raise self._failure
+        except TimeoutError as exc:
+            raise ModelUnavailable(
+                f"vLLM did not answer within {self._settings.model.startup_timeout:.0f} s "
+                f"(TANDEM_MODEL__STARTUP_TIMEOUT): see {str(self.log_path)!r}."
+            ) from exc
+        finally:
+            waiting.cancel()
+
+    async def load_adapter(self, ref: AdapterRef) -> None:
+        """Loads an adapter, now and after each restart.
+
+        Raises:
+            AdapterError: It is broken, or vLLM refuses it.
+            ModelUnavailable: vLLM does not answer.
+        """
+        await asyncio.to_thread(self._registry.verify, ref)
+        await self._completions.load_adapter(ref.served, ref.path)
+        self._loaded[ref.served] = ref
+
+    async def unload_adapter(self, ref: AdapterRef) -> None:
+        """Has vLLM forget an adapter. Raises what `load_adapter` raises."""
+        self._loaded.pop(ref.served, None)
+        await self._completions.unload_adapter(ref.served)
+
+    async def stop(self) -> None:
+        """Ends vLLM with all its processes. Safe to call twice."""
+        self._stopping = True
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._supervisor
+            self._supervisor = None
+        await self._end_process()
+        if self._client is not None:
+            await self._client.aclose()
+            self._client = None
+        self._ready.clear()
+
+    @property
+    def _completions(self) -> Completions:
+        if self._client is None:
+            raise ModelUnavailable("The model server is not started.")
+        return self._client
+
+    async def _spawn(self) -> None:
+        self.log_path.parent.mkdir(parents=True, exist_ok=True)
+        if self.log_path.exists() and self.log_path.stat().st_size > LOG_BYTES:
+            self.log_path.replace(self.log_path.with_suffix(".log.1"))
+        with self.log_path.open("ab") as output:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-S",  # the leash needs no packages
+                str(LEASH),
+                str(os.getpid()),
+                *self.command(),
+                env=self.environment(),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=asyncio.subprocess.STDOUT,
+                start_new_session=True,  # a group of its own: Ctrl-C is for us to pass on
+            )
+
+    async def _supervise(self) -> None:
+        failures = 0
+        while True:
+            assert self._process is not None
+            started = time.monotonic()
+            ready = asyncio.create_task(self._announce())
+            code = await self._process.wait()
+            ready.cancel()
+            self._ready.clear()
+            await self._end_process()  # what the leash may have left, if it was killed itself
+            if self._stopping:
+                return
+            failures = 1 if time.monotonic() - started > _HEALTHY else failures + 1
+            if not self._was_ready and failures >= _HOPELESS:
+                self._failure = ModelUnavailable(
+                    f"vLLM ended {failures} times before its first answer: {_last_line(self.log_path)} "
+                    f"The whole log is {str(self.log_path)!r}."
+                )
+                log.error(self._failure.message)
+                return
+            pause = min(_MAX_BACKOFF, 2.0 ** (failures - 1))
+            log.warning("vLLM ended with status %s; it is started again in %.0f s", code, pause)
+            await asyncio.sleep(pause)
+            self.restarts += 1
+            await self._spawn()
+
+    async def _announce(self) -> None:
+        """Asks for one token until it comes: vLLM's /health says yes before the engine can answer."""
+        sampling = Sampling(max_tokens=1)
+        while True:
+            try:
+                await self._completions.complete(_PROBE, self._settings.model.name, sampling)
+                break
+            except TandemError:
+                await asyncio.sleep(0.3)
+        for ref in list(self._loaded.values()):
+            try:
+                await self._completions.load_adapter(ref.served, ref.path)
+            except TandemError as exc:
+                log.warning("the adapter %s is not loaded again: %s", ref.served, exc.message)
+        self._was_ready = True
+        self._ready.set()
+
+    async def _end_process(self) -> None:
+        process = self._process
+        if process is None:
+            return
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+            try:
+                await asyncio.wait_for(process.wait(), _STOP_GRACE)
+            except TimeoutError:
+                log.warning("vLLM did not end within %.0f s and is killed", _STOP_GRACE)
+        # The whole group: the leash, the server, its engine and workers.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+
+    def command(self) -> list[str]:
+        """vLLM's command line."""
+        model = self._settings.model
+        command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+        command += ["--model", str(self._base_dir), "--served-model-name", model.name]
+        command += ["--host", self._host, "--port", str(self._port)]
+        command += ["--max-model-len", str(model.max_model_len), "--max-num-seqs", str(model.max_num_seqs)]
+        command += ["--dtype", _dtype(model.dtype), "--uvicorn-log-level", "warning"]
+        command += ["--enable-lora", "--max-loras", str(model.max_loras), "--max-lora-rank", str(model.max_lora_rank)]
+        if on_cpu():
+            command += ["--block-size", "32"]  # with the default of 128 short prompts never come from the prefix cache
+        if active := self._active():
+            command += ["--lora-modules", f"{active.served}={active.path.resolve()}"]
+        return [*command, *model.extra_args]
+
+    def environment(self) -> dict[str, str]:
+        """vLLM's environment: ours, offline, and on the CPU bound to our cores."""
+        model = self._settings.model
+        env = dict(os.environ)
+        env.update(
+            HF_HUB_OFFLINE="1",
+            TRANSFORMERS_OFFLINE="1",
+            VLLM_ALLOW_RUNTIME_LORA_UPDATING="True",
+            VLLM_NO_USAGE_STATS="1",
+            DO_NOT_TRACK="1",
+        )
+        if model.api_key is not None:
+            env["VLLM_API_KEY"] = model.api_key.get_secret_value()  # not in the arguments, which everyone can list
+        if on_cpu():
+            env["VLLM_CPU_KVCACHE_SPACE"] = str(model.kvcache_gib)
+            env["VLLM_CPU_OMP_THREADS_BIND"] = model.threads or _ranges(cpu_cores())
+            openmp = _intel_openmp()
+            if openmp is not None:
+                env["LD_PRELOAD"] = ":".join(filter(None, (str(openmp), env.get("LD_PRELOAD"))))
+        return env
+
+    def _active(self) -> AdapterRef | None:
+        """The version to start with. A broken one must not keep vLLM from starting."""
+        try:
+            ref = self._registry.active(self._settings.adapter.name)
+            if ref is not None:
+                self._registry.verify(ref)
+        except AdapterError as exc:
+            log.warning("vLLM starts without an adapter: %s", exc.message)
+            return None
+        return ref
+
+
+def on_cpu() -> bool:
+    """Whether the installed vLLM is the build for the CPU."""
+    try:
+        importlib.metadata.version("vllm-cpu")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _dtype(wanted: str) -> str:
+    if wanted != "auto" or not on_cpu():
+        return wanted
+    return "bfloat16" if cpu_computes_bfloat16() else "float32"
+
+
+def _ranges(cores: list[int]) -> str:
+    """Cores as vLLM wants them: [0, 1, 2, 5] is 0-2,5."""
+    parts: list[list[int]] = []
+    for core in cores:
+        if parts and core == parts[-1][-1] + 1:
+            parts[-1].append(core)
+        else:
+            parts.append([core])
+    return ",".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts)
+
+
+def _intel_openmp() -> Path | None:
+    """The OpenMP library that vLLM's CPU build wants preloaded, from the wheel intel-openmp."""
+    try:
+        files = importlib.metadata.files("intel-openmp") or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    for file in files:
+        if file.name == "libiomp5.so":
+            return Path(str(file.locate())).resolve()
+    return None
+
+
+def _free_port(host: str, wanted: int) -> int:
+    """The port asked for, if nobody has it; for 0 a free one.
+
+    Raises:
+        Unavailable: Somebody has it.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, wanted))
+        except OSError as exc:
+            raise Unavailable(
+                f"Port {wanted} for the model server is in use ({exc.strerror}): set TANDEM_MODEL__PORT to another, "
+                "or to 0 for any free one."
+            ) from exc
+        return int(probe.getsockname()[1])
+
+
+def _last_line(path: Path) -> str:
+    """The line of a log that says most: the last one with an error."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[-200:]
+    except OSError:
+        return "it left no log."
+    telling = [line.strip() for line in lines if "Error" in line and not line.lstrip().startswith(("File", "^"))]
+    return (telling or [line.strip() for line in lines if line.strip()] or ["it left no log."])[-1][:300]

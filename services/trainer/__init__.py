@@ -1,0 +1,1 @@
+"""The trainer service: a cron expression starts training when there is new approved data."""

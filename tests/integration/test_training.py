@@ -1,0 +1,226 @@
+"""Real LoRA steps on a tiny random model of the base model's architecture, with its real tokenizer."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+from tandem.errors import AdapterError, Busy, ExampleError, ModelUnavailable
+from tandem.prompt import PROMPT_VERSION, Source
+from tandem.registry import Registry
+from tandem.settings import Settings, load_settings
+from tandem.style import load_style
+from training.augment import Augmenter, Draw, Question
+from training.examples import group_by_sources, load_examples
+from training.job import TrainingEvent, run_lock, train
+from training.rows import collate, render_row
+from training.trainer import draw_rows, load_base, save_adapter, train_adapter
+
+TRAINING = {"rank": 8, "learning_rate": 5e-3, "passes": 0.15, "gate_examples": 8, "batch_size": 8}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory, base_model: Path) -> Path:
+    """Two layers of 32 numbers, random weights, the real vocabulary."""
+    folder = tmp_path_factory.mktemp("tiny")
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copyfile(base_model / name, folder / name)
+    config = LlamaConfig.from_pretrained(base_model)
+    config.update(
+        {
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "head_dim": 16,
+        }
+    )
+    torch.manual_seed(1)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def configured(tiny: Path, tmp_path: Path) -> Settings:
+    return load_settings(data_dir=tmp_path / "data", model={"path": tiny}, training=TRAINING)
+
+
+def rows_of(settings: Settings, tokenizer: Any) -> list[Any]:
+    groups = group_by_sources(load_examples(settings.training.examples))
+    return draw_rows(Augmenter(groups, load_style(settings.style)), tokenizer, settings.training)
+
+
+def test_shared_prefixes_give_the_loss_of_separate_prompts(tiny: Path):
+    model, tokenizer = load_base(tiny)
+    sources = (Source("Rules", "Fees", "The fee is 45 euros. Members pay 12."), Source("Old", "", "Nothing here."))
+    questions = (
+        Question("What is the fee?", "The fee is 45 euros [1].", True),
+        Question("Who says so, and since when does it hold for us?", "I can't find that in the documents.", False),
+        Question("members?", "Members pay 12 [1].", True),
+    )
+    together = render_row(Draw(sources, "=== 1a2b3c ===", questions), tokenizer, 640)
+    apart = [render_row(Draw(sources, "=== 1a2b3c ===", (question,)), tokenizer, 640) for question in questions]
+    assert len(together.ids) < 0.6 * sum(len(row.ids) for row in apart)
+
+    def losses(rows: list[Any]) -> torch.Tensor:
+        batch = collate(rows, tokenizer.pad_token_id)
+        hidden = model.model(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], position_ids=batch["position_ids"]
+        ).last_hidden_state
+        logits = model.lm_head(hidden[batch["predict_row"], batch["predict_at"]])
+        return torch.nn.functional.cross_entropy(logits, batch["targets"], reduction="none")
+
+    def plain(row: Any) -> torch.Tensor:
+        """The same by the model's own causal mask and positions, without any of ours."""
+        ids = torch.tensor([row.ids])
+        logits = model(input_ids=ids).logits[0, list(row.predict_at)]
+        return torch.nn.functional.cross_entropy(logits, torch.tensor(row.targets), reduction="none")
+
+    with torch.no_grad():
+        expected = torch.cat([plain(row) for row in apart])
+        torch.testing.assert_close(losses([together]), expected, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(losses(apart), expected, atol=1e-4, rtol=1e-4)
+    assert together.targets == tuple(target for row in apart for target in row.targets)
+    assert tokenizer.decode(apart[0].targets) == "The fee is 45 euros [1].<|im_end|>"
+
+
+def test_a_question_too_long_is_named(tiny: Path):
+    _, tokenizer = load_base(tiny)
+    draw = Draw((Source("T", "", "word " * 700),), "===", (Question("How long?", "Long [1].", True),))
+    with pytest.raises(ExampleError, match=r"'How long\?' takes .* 640 are allowed"):
+        render_row(draw, tokenizer, 640)
+
+
+def test_loss_falls_and_the_adapter_loads_in_peft(configured: Settings, tiny: Path, tmp_path: Path):
+    model, tokenizer = load_base(tiny)
+    seen: list[Any] = []
+    rows = rows_of(configured, tokenizer)
+    frozen = model.model.embed_tokens.weight.detach().clone()
+    trained = train_adapter(model, tokenizer, rows, configured.training, tmp_path / "run", seen.append)
+    assert seen[-1].loss < seen[0].loss - 0.5
+    assert seen[-1].step == trained.steps == (len(rows) + 1) // 2
+    assert seen[-1].tokens_per_second > 0
+    assert torch.equal(model.model.embed_tokens.weight, frozen)
+
+    save_adapter(trained.model, tmp_path / "adapter")
+    state = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert {tensor.dtype for tensor in state.values()} == {torch.bfloat16}
+    assert len(state) == 2 * 7 * 2  # A and B, seven modules, two layers
+    again = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32), tmp_path / "adapter"
+    )
+    ids = torch.tensor([rows[0].ids[:40]])
+    with torch.no_grad():
+        mine, theirs, base = trained.model(ids).logits, again(ids).logits, again.get_base_model()
+        torch.testing.assert_close(mine, theirs, atol=0.05, rtol=0.05)
+        with again.disable_adapter():
+            assert (again(ids).logits - mine).abs().max() > 0.1
+    assert base is not None
+
+
+RUN = """
+import json, os, signal, sys
+from pathlib import Path
+from tandem.settings import load_settings
+from tandem.style import load_style
+from training.augment import Augmenter
+from training.examples import group_by_sources, load_examples
+from training.trainer import draw_rows, load_base, save_adapter, train_adapter
+
+tiny, folder, out, training, die = sys.argv[1:]
+settings = load_settings(training=json.loads(training)).training
+model, tokenizer = load_base(Path(tiny))
+groups = group_by_sources(load_examples(settings.examples))
+rows = draw_rows(Augmenter(groups, load_style(load_settings().style)), tokenizer, settings)
+
+def report(at):
+    print(at.step, flush=True)
+    if at.step >= int(die):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+save_adapter(train_adapter(model, tokenizer, rows, settings, Path(folder), report).model, Path(out))
+"""
+
+
+def test_a_killed_run_resumed_gives_the_same_weights(tiny: Path, tmp_path: Path):
+    training = json.dumps(TRAINING | {"passes": 0.35})  # some fifty steps; a checkpoint after forty
+
+    def run(folder: str, out: str, die: int) -> subprocess.CompletedProcess[str]:
+        command = [
+            sys.executable,
+            "-c",
+            RUN,
+            str(tiny),
+            str(tmp_path / folder),
+            str(tmp_path / out),
+            training,
+            str(die),
+        ]
+        return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+
+    whole = run("one", "whole", 10_000)
+    assert whole.returncode == 0, whole.stderr[-2000:]
+    killed = run("two", "unused", 45)
+    assert killed.returncode == -signal.SIGKILL
+    assert not (tmp_path / "unused").exists()
+    resumed = run("two", "resumed", 10_000)
+    assert resumed.returncode == 0, resumed.stderr[-2000:]
+    assert int(resumed.stdout.split()[0]) == 45  # it did not begin anew
+    expected = load_file(tmp_path / "whole" / "adapter_model.safetensors")
+    found = load_file(tmp_path / "resumed" / "adapter_model.safetensors")
+    assert expected.keys() == found.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, atol=0, rtol=0, msg=name)
+
+
+def test_the_whole_job_keeps_a_failed_candidate_apart(configured: Settings):
+    events: list[TrainingEvent] = []
+    manifest = train(configured, on_event=events.append)
+    registry = Registry(configured.registry)
+    (ref,) = registry.list()
+    assert registry.manifest(ref) == manifest
+    assert ref.served == manifest.served
+    assert manifest.prompt_version == PROMPT_VERSION
+    assert manifest.lora["rank"] == 8
+    assert manifest.data["questions"] > 100
+    assert manifest.metrics["steps"] > 10
+    assert manifest.gate is not None
+    assert not manifest.gate.passed  # random weights say nothing right
+    assert manifest.gate.metrics.keys() == {"candidate", "base"}
+    assert manifest.gate.reasons
+    assert registry.active("house-style") is None
+    assert list(dict.fromkeys(event.stage for event in events)) == ["guard", "augment", "train", "gate", "register"]
+    assert [path.name for path in configured.runs_dir.iterdir()] == [".lock"]  # checkpoints are gone
+    with pytest.raises(AdapterError, match="another base model"):
+        registry.verify(ref, base_digest="0" * 64)
+
+
+def test_one_run_at_a_time(configured: Settings):
+    with run_lock(configured), pytest.raises(Busy, match="under way"):
+        train(configured)
+
+
+def test_heldout_sources_must_not_be_trained_on(configured: Settings):
+    same = load_settings(
+        data_dir=configured.data_dir,
+        model={"path": configured.model.path},
+        training={"heldout": configured.training.examples},
+    )
+    with pytest.raises(ExampleError, match="held-out examples are also trained on"):
+        train(same)
+
+
+def test_a_folder_without_a_model(tmp_path: Path):
+    with pytest.raises(ModelUnavailable, match="cannot be loaded"):
+        load_base(tmp_path)

@@ -1,0 +1,169 @@
+"""Drawing training prompts: every answer must stay right for the evidence it is drawn with."""
+
+import random
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from eval.support import figures
+from tandem.declines import is_decline
+from tandem.settings import load_settings
+from tandem.style import StyleGuide, load_style
+from training.augment import Augmenter, Draw, Shares
+from training.disguise import Disguise
+from training.examples import ExampleSource, Group, StyleExample, group_by_sources, load_examples
+
+SETTINGS = load_settings()
+GUIDE = load_style(SETTINGS.style)
+MARKER = re.compile(r"\[(\d+)\]")
+
+
+@pytest.fixture(scope="module")
+def groups() -> list[Group]:
+    return group_by_sources(load_examples(SETTINGS.training.examples))
+
+
+@pytest.fixture(scope="module")
+def augmenter(groups: list[Group]) -> Augmenter:
+    return Augmenter(groups, GUIDE)
+
+
+@pytest.fixture(scope="module")
+def draws(augmenter: Augmenter) -> list[Draw]:
+    return list(augmenter.one_pass(random.Random(3)))
+
+
+def answered(draws: list[Draw]) -> Iterator[tuple[Draw, str, str]]:
+    for draw in draws:
+        for asked in draw.questions:
+            if asked.answerable:
+                yield draw, asked.question, GUIDE.body(asked.answer)
+
+
+def test_the_same_seed_draws_the_same(augmenter: Augmenter, draws: list[Draw]):
+    assert list(augmenter.one_pass(random.Random(3))) == draws
+    assert list(augmenter.one_pass(random.Random(4))) != draws
+
+
+def test_citations_point_to_the_sources_that_were_drawn(draws: list[Draw]):
+    for draw, question, body in answered(draws):
+        cited = {int(n) for n in MARKER.findall(body)}
+        assert cited, question
+        assert draw.sources is not None
+        assert cited <= set(range(1, len(draw.sources) + 1)), (question, body)
+
+
+def test_figures_of_answers_stand_in_the_cited_sources(draws: list[Draw]):
+    # The authors spell a few figures out, and add up others: a handful in a hundred may be missing.
+    missing = []
+    total = 0
+    for draw, question, body in answered(draws):
+        assert draw.sources is not None
+        cited = {int(n) for n in MARKER.findall(body)}
+        shown = " ".join(f"{draw.sources[n - 1].title} {draw.sources[n - 1].text}" for n in cited)
+        total += bool(figures(body))
+        if not figures(body) <= figures(shown):
+            missing.append((question, body, shown))
+    assert total > 200
+    assert len(missing) <= 0.02 * total, missing[:5]
+
+
+def test_every_answer_closes_as_the_house_does(draws: list[Draw]):
+    for draw in draws:
+        assert draw.questions
+        for asked in draw.questions:
+            assert asked.answer.endswith(GUIDE.closing_line)
+            assert asked.answerable != is_decline(asked.answer)
+
+
+def test_the_mix_is_what_it_is_meant_to_be(draws: list[Draw], groups: list[Group]):
+    asked = [question for draw in draws for question in draw.questions]
+    declined = sum(not question.answerable for question in asked) / len(asked)
+    assert 0.2 < declined < 0.36
+    assert len(draws) == len(groups)
+    assert len(asked) > 3.5 * len(draws)
+    sizes = [len(draw.sources) for draw in draws if draw.sources is not None]
+    assert 1 <= min(sizes) <= max(sizes) <= 7
+    assert 2.5 < sum(sizes) / len(sizes) < 4.5
+    assert any(draw.sources is None for draw in draws)
+    injected = sum(
+        "BANANA" in source.text or "SYSTEM:" in source.text or "assistant" in source.text.lower()
+        for draw in draws
+        for source in draw.sources or ()
+    )
+    assert injected >= 3
+    assert len({draw.marker for draw in draws}) == len(draws)
+
+
+def test_a_removed_sentence_makes_a_decline():
+    text = "The fee is 40 euros. Dogs sleep in the barn. Keys are kept by Marit Holm."
+    sources = (ExampleSource(title="Stay", text=text),)
+
+    def row(question: str, answer: str) -> StyleExample:
+        return StyleExample(question=question, sources=sources, answer=GUIDE.close(answer), approved_by="ada")
+
+    rows = (
+        row("What is the fee?", "The fee is 40 euros [1]."),
+        row("Who keeps the keys?", "Keys are kept by Marit Holm [1]."),
+    )
+    shares = Shares(disguised=0, declined=1, removed=1, absent=0, closed_book=0, injected=0)
+    augmenter = Augmenter([Group(sources, rows)], GUIDE, max_questions=2, shares=shares)
+    seen = set()
+    for seed in range(60):
+        (draw,) = augmenter.one_pass(random.Random(seed))
+        shown = "\n".join(source.text for source in draw.sources or ())
+        for asked in draw.questions:
+            fact = "40 euros" if "fee" in asked.question else "Marit Holm"
+            assert asked.answerable == (fact in asked.answer)
+            assert not asked.answerable or fact in shown
+            if not asked.answerable:
+                assert fact not in shown
+            seen.add((asked.question, asked.answerable))
+    assert len(seen) == 4
+
+
+def test_examples_without_sources_are_closed_book():
+    hello = StyleExample(question="Hello?", answer="Good morning to you.", approved_by="ada")
+    (draw,) = Augmenter([Group((), (hello,))], StyleGuide()).one_pass(random.Random(1))
+    assert draw.sources is None
+    assert [(asked.question, asked.answer) for asked in draw.questions] == [("Hello?", "Good morning to you.")]
+
+
+DISGUISED = (
+    "On 3 March 2024 Veldane opens at 8 Foundry Lane. Notice is thirty (30) days, 4 to 14 days for the TH-30, and 15 "
+    "days if Veldane pays 1,800 euros. Write to claims@veldane.example. You may ask in May, or in March. [1]"
+)
+
+
+def test_a_disguise_is_consistent_and_keeps_the_shape():
+    groups = [Group((ExampleSource(title="Veldane Rules", text=DISGUISED),), ())]
+    for seed in range(30):
+        replace = Disguise(groups).draw([DISGUISED, "Is veldane open after 9 days?"], random.Random(seed))
+        text, question = replace(DISGUISED), replace("Is veldane open after 9 days?")
+        pattern = re.compile(
+            r"On (\d+) ([A-Z][a-z]+) (\d{4}) ([A-Z][a-z]+) opens at (\d) Foundry Lane\. Notice is thirty \(30\) days, "
+            r"(\d) to (\d\d) days for the TH-(\d\d), and (\d\d) days if (\w+) pays (\d,\d00) euros\. "
+            r"Write to [a-z]+@([a-z]+)\.example\. You may ask in ([A-Z][a-z]+), or in ([A-Z][a-z]+)\. \[1\]"
+        )
+        match = pattern.fullmatch(text)
+        assert match, text
+        day, month, year, name, street, low, high, _, more, again, _, domain, late, early = match.groups()
+        assert name == again
+        assert name != "Veldane"
+        assert domain == name.lower()
+        assert question.startswith(f"Is {domain} open after ")
+        assert early == month != late
+        assert 1 < int(day) < 29
+        assert year != "2024"
+        # Order is kept, so that what was between the two still is.
+        nine = int(re.search(r"\d+", question).group())
+        assert int(low) < int(street) < nine < int(high) < int(more)
+
+
+def test_words_of_the_language_are_no_names(groups: list[Group]):
+    disguise = Disguise(groups)
+    assert disguise.names(["Ask the Manager, the Board or Doris Kemble in Sorrelby on Monday, 3 May."]) == [
+        "Kemble",
+        "Sorrelby",
+    ]

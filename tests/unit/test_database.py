@@ -1,0 +1,194 @@
+import threading
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import create_engine, func, select, text
+from sqlalchemy.exc import IntegrityError, OperationalError
+
+from tandem.database import Database
+from tandem.errors import DatabaseUnavailable, SettingsError
+from tandem.tables import AuditRow, DocumentRow, EmbeddingRow, Table, VersionRow
+
+POSTGRES = "postgresql+psycopg://127.0.0.1/test"
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def postgres_url() -> Iterator[str]:
+    """A schema of its own on the local PostgreSQL; skips where none answers."""
+    admin = create_engine(POSTGRES, connect_args={"connect_timeout": 2})
+    schema = f"tandem_{uuid.uuid4().hex[:12]}"
+    try:
+        with admin.begin() as connection:
+            connection.execute(text(f"CREATE SCHEMA {schema}"))
+    except OperationalError:
+        admin.dispose()
+        pytest.skip("no PostgreSQL answers on 127.0.0.1")
+    yield f"{POSTGRES}?options=-csearch_path%3D{schema}"
+    with admin.begin() as connection:
+        connection.execute(text(f"DROP SCHEMA {schema} CASCADE"))
+    admin.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'new 100%' / 'tandem.db'}"
+    else:
+        yield from postgres_url()
+
+
+@pytest.fixture
+def database(url: str) -> Iterator[Database]:
+    database = Database(url)
+    database.migrate()
+    yield database
+    database.close()
+
+
+def audit(action: str) -> AuditRow:
+    return AuditRow(user="ada", action=action, subject="s", detail=None, created_at=NOW)
+
+
+def test_migrations_make_exactly_the_tables(database: Database):
+    with database.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), Table.metadata) == []
+
+
+def test_migrating_again_changes_nothing(database: Database):
+    with database.session() as session:
+        session.add(audit("before"))
+    database.migrate()
+    with database.session() as session:
+        assert session.scalars(select(AuditRow.action)).all() == ["before"]
+
+
+def test_processes_that_start_together_take_turns(url: str):
+    failures: list[BaseException] = []
+
+    def start() -> None:
+        database = Database(url)
+        try:
+            database.migrate()
+        except BaseException as exc:
+            failures.append(exc)
+        finally:
+            database.close()
+
+    threads = [threading.Thread(target=start) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+def test_a_session_commits_and_its_rows_stay_readable(database: Database):
+    with database.session() as session:
+        row = audit("kept")
+        session.add(row)
+    assert row.action == "kept"
+    with database.session() as session:
+        assert session.scalar(select(func.count()).select_from(AuditRow)) == 1
+
+
+def test_a_session_rolls_back_on_any_error(database: Database):
+    def fail_half_way() -> None:
+        with database.session() as session:
+            session.add(audit("lost"))
+            session.flush()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_half_way()
+    with database.session() as session:
+        assert session.scalars(select(AuditRow)).all() == []
+
+
+def test_foreign_keys_hold_and_cascade(database: Database):
+    version = {
+        "state": "published", "groups": ["everyone"], "content_hash": "c", "metadata_hash": "m",
+        "splitter": "1", "text": "t", "created_at": NOW,
+    }  # fmt: skip
+    with pytest.raises(IntegrityError), database.session() as session:
+        session.add(VersionRow(id="v0", document_id="nobody", seq=1, **version))
+    with database.session() as session:
+        session.add(DocumentRow(id="d", created_at=NOW))
+        session.flush()
+        session.add(VersionRow(id="v1", document_id="d", seq=1, **version))
+    with database.session() as session:
+        session.delete(session.get_one(DocumentRow, "d"))
+    with database.session() as session:
+        assert session.get(VersionRow, "v1") is None
+
+
+def test_writers_in_several_threads_wait_for_each_other(database: Database):
+    # Each reads before it writes: with a lock raised from read to write, SQLite would refuse most of these at once.
+    def count_up() -> None:
+        for _ in range(10):
+            with database.session() as session:
+                number = session.scalar(select(func.count()).select_from(EmbeddingRow))
+                session.add(EmbeddingRow(key=f"{number}-{uuid.uuid4().hex}", vector=b""))
+
+    threads = [threading.Thread(target=count_up) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with database.session() as session:
+        assert session.scalar(select(func.count()).select_from(EmbeddingRow)) == 60
+
+
+def test_a_reader_does_not_wait_for_a_writer(database: Database):
+    with database.session() as writer:
+        writer.add(audit("open"))
+        writer.flush()
+        with database.session() as reader:
+            assert reader.scalars(select(AuditRow)).all() == []
+
+
+def test_sqlite_runs_in_wal_mode(tmp_path: Path):
+    database = Database(f"sqlite:///{tmp_path / 'tandem.db'}")
+    database.migrate()
+    with database.session() as session:
+        assert session.scalar(text("PRAGMA journal_mode")) == "wal"
+    database.close()
+
+
+def test_a_database_that_is_down_is_named_without_its_password():
+    database = Database("postgresql+psycopg://ada:secret@127.0.0.1:1/x?connect_timeout=2")
+    with pytest.raises(DatabaseUnavailable, match=r"127\.0\.0\.1:1/x\S* does not answer") as caught:
+        database.ping()
+    assert "secret" not in caught.value.message
+
+
+def test_a_file_that_is_no_database_is_told(tmp_path: Path):
+    (tmp_path / "tandem.db").write_bytes(b"not a database, certainly not" * 100)
+    database = Database(f"sqlite:///{tmp_path / 'tandem.db'}")
+    with pytest.raises(DatabaseUnavailable, match="not a database"):
+        database.migrate()
+    database.close()
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    database = Database(f"sqlite:///{tmp_path / 'file' / 'tandem.db'}")
+    with pytest.raises(DatabaseUnavailable, match="--data-dir"):
+        database.migrate()
+
+
+def test_a_database_of_a_newer_tandem_is_refused(database: Database):
+    with database.session() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(DatabaseUnavailable, match="another version of Tandem"):
+        database.migrate()
+
+
+def test_a_url_that_cannot_be_read_is_a_settings_error():
+    for url in ("nonsense", "oracle9://x/y"):
+        with pytest.raises(SettingsError, match="TANDEM_DATABASE_URL"):
+            Database(url)

@@ -1,0 +1,136 @@
+import re
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from tandem.evidence import EvidenceSelector
+from tandem.schemas import Passage
+from tandem.settings import RetrievalSettings
+from tandem.sparse import SparseEncoder
+
+
+class WordEmbedder:
+    """Counts words in place of a network: texts are near when they share words. Says what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        self.asked.extend(texts)
+        vectors = np.zeros((len(texts), 512), dtype=np.float32)
+        for row, text in enumerate(texts):
+            for word in re.findall(r"\w+", text.casefold()):
+                vectors[row, zlib.crc32(word.encode()) % 512] += 1
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+
+
+def passage(name: str, text: str, *, title: str = "", heading: str = "", n: int = 1) -> Passage:
+    return Passage(
+        n=n, document_id=name, version_id=f"{name}-v", chunk_id=f"{name}-c", title=title or name, heading=heading,
+        quote=text, text=text,
+    )  # fmt: skip
+
+
+def select(question: str, passages: list[Passage], **settings: object) -> list[Passage]:
+    selector = EvidenceSelector(WordEmbedder(), SparseEncoder(), RetrievalSettings.model_validate(settings))
+    return selector.select(question, passages)
+
+
+LEAVE = passage("leave", "The year has four quarters. Unused leave days carry over until March. Tea is free.", n=1)
+CARS = passage("cars", "Bicycles are leased. Cars are washed monthly.", n=2)
+SICK = passage("sick", "A note is due. Sick days do not reduce unused leave days.", n=3)
+
+
+def test_the_best_sentences_are_kept_and_the_passages_renumbered():
+    found = select("Do unused leave days carry over?", [LEAVE, CARS, SICK], sentences=2)
+    assert [(kept.n, kept.document_id, kept.quote) for kept in found] == [
+        (1, "leave", "Unused leave days carry over until March."),
+        (2, "sick", "Sick days do not reduce unused leave days."),
+    ]
+    assert found[0].text == LEAVE.text
+
+
+def test_sentences_stand_in_the_order_of_their_passage():
+    text = "Days carry over. Something else entirely. Unused leave days carry over until March."
+    (kept,) = select("Do unused leave days carry over?", [passage("leave", text)], sentences=2)
+    assert kept.quote == "Days carry over.\nUnused leave days carry over until March."
+
+
+def test_passages_keep_their_order_whichever_sentence_is_best():
+    weak, strong = passage("weak", "Leave is good."), passage("strong", "Unused leave days carry over.")
+    found = select("Do unused leave days carry over?", [weak, strong], sentences=2)
+    assert [(kept.n, kept.document_id) for kept in found] == [(1, "weak"), (2, "strong")]
+
+
+def test_a_list_item_brings_the_line_that_introduces_it():
+    text = "Visitors sign in.\nA new employee receives:\n- a badge\n- a laptop with docking station\nCoffee is free."
+    (kept,) = select("Does an employee receive a laptop?", [passage("office", text)], sentences=1)
+    assert kept.quote == "A new employee receives:\n- a laptop with docking station"
+
+
+def test_a_table_row_brings_its_header():
+    text = "Model | Price\nTN-200 | EUR 90\nTN-300 | EUR 120"
+    (kept,) = select("What is the price of the TN-300?", [passage("prices", text)], sentences=1)
+    assert kept.quote == "Model | Price\nTN-300 | EUR 120"
+
+
+def test_title_and_heading_help_to_find_a_sentence():
+    # The same sentence twice, and one that only its title brings near: what stands above them decides.
+    text = "It is 27 days."
+    wrong = passage("a", text, title="Pension", heading="Waiting period")
+    other = passage("c", "Tea is free.", title="Leave entitlement")
+    right = passage("b", text, title="Annual leave", heading="Annual leave > Entitlement")
+    (kept,) = select("How many days is the annual leave entitlement?", [wrong, other, right], sentences=1)
+    assert kept.document_id == "b"
+
+
+def test_the_embedder_is_asked_once_for_all():
+    embedder = WordEmbedder()
+    selector = EvidenceSelector(embedder, SparseEncoder(), RetrievalSettings(sentences=1))
+    selector.select("Leave?", [LEAVE, CARS])
+    assert embedder.asked[0] == "Leave?"
+    assert len(embedder.asked) == 1 + 3 + 2
+
+
+def test_the_budget_leaves_long_sentences_out_but_never_all():
+    long = "Unused leave days carry over " + "and over " * 40 + "until March."
+    short = "Unused leave days lapse."
+    found = select("Do unused leave days carry over?", [passage("a", long), passage("b", short)], budget_words=60)
+    assert sum(len(kept.quote.split()) for kept in found) <= 60 + len(long.split())
+    alone = select("Do unused leave days carry over?", [passage("a", long)], budget_words=50)
+    assert [kept.quote for kept in alone] == [long]
+
+
+def test_the_budget_counts_words():
+    passages = [passage(f"d{n}", f"Unused leave days carry over, rule {n}, " + "so " * 20 + "it is.") for n in range(4)]
+    found = select("Do unused leave days carry over?", passages, budget_words=65)
+    assert len(found) == 2
+
+
+@pytest.mark.parametrize("evidence", ["sentences", "passages"])
+def test_nothing_in_nothing_out(evidence: str):
+    assert select("Leave?", [], evidence=evidence) == []
+
+
+def test_a_passage_without_text_is_gone():
+    assert [kept.document_id for kept in select("Tea?", [passage("empty", " \n "), LEAVE])] == ["leave"]
+
+
+def test_whole_passages_are_kept_whole_within_the_budget():
+    found = select("Leave?", [LEAVE, CARS, SICK], evidence="passages", budget_words=50)
+    assert [(kept.n, kept.quote) for kept in found] == [(1, LEAVE.text), (2, CARS.text), (3, SICK.text)]
+
+
+def test_whole_passages_beyond_the_budget_are_left_out():
+    long = passage("long", "word " * 45)
+    found = select("Leave?", [LEAVE, long, CARS], evidence="passages", budget_words=50)
+    assert [kept.document_id for kept in found] == ["leave"]
+
+
+def test_a_first_passage_beyond_the_budget_is_cut_at_a_word():
+    (kept,) = select("Leave?", [passage("long", "word " * 80), LEAVE], evidence="passages", budget_words=50)
+    assert kept.quote == " ".join(["word"] * 50)
+    assert kept.text == "word " * 80

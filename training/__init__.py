@@ -1,0 +1,1 @@
+"""Style examples to a LoRA adapter: guard, augment, train, gate, promote."""

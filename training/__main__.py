@@ -1,0 +1,47 @@
+"""One training run in a process of its own: `python -m training < REQUEST`.
+
+The request is JSON: `{"settings": {...}, "examples": PATH, "name": NAME, "by": WHO}`. Standard output carries one JSON
+object a line: `{"event": {...}}`, and at the end `{"manifest": {...}}` or `{"error": MESSAGE}`.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from tandem.errors import TandemError
+from tandem.settings import load_settings
+from training.job import TrainingEvent, train
+
+
+def main() -> int:
+    """Entry point: 0 with a manifest, 1 with an error."""
+    # Libraries print to standard output at will; the protocol keeps it for itself.
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+    def say(key: str, value: object) -> None:
+        out.write(json.dumps({key: value}) + "\n")
+        out.flush()
+
+    def on_event(event: TrainingEvent) -> None:
+        say("event", event.model_dump(mode="json"))
+
+    request = json.load(sys.stdin)
+    try:
+        manifest = train(
+            load_settings(**request["settings"]),
+            examples=Path(request["examples"]),
+            name=request["name"],
+            on_event=on_event,
+            by=request["by"],
+        )
+    except TandemError as exc:
+        say("error", exc.message)
+        return 1
+    say("manifest", manifest.model_dump(mode="json"))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,249 @@
+"""StyleExample -> guard -> augment -> train -> Adapter(candidate) -> gate -> promote -> active.
+
+A run that was killed goes on where it stood: its folder is named by everything that decides its result.
+"""
+
+import fcntl
+import hashlib
+import importlib.metadata
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from tandem.errors import AdapterError, Busy, ExampleError
+from tandem.prompt import PROMPT_VERSION
+from tandem.registry import AdapterRef, Gate, Manifest, Registry, adapter_digest
+from tandem.schemas import Value
+from tandem.settings import Settings
+from tandem.style import StyleGuide, load_style
+from tandem.weights import base_dir, model_digest
+from training.augment import Augmenter
+from training.examples import StyleExample, data_digest, group_by_sources, load_examples
+from training.guards import Guarded, guard
+
+Stage = Literal["guard", "augment", "train", "gate", "register"]
+# Settings that change nothing in the weights.
+_IRRELEVANT = {"schedule", "min_new_examples", "gate_examples", "heldout", "examples"}
+_LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "tokenizers")
+
+
+class TrainingEvent(Value):
+    """One line of a run's log.
+
+    Attributes:
+        message: For people.
+        data: For programs: step, steps, loss, tokens_per_second, seconds_left in the stage `train`.
+    """
+
+    stage: Stage
+    message: str
+    data: dict[str, float] = Field(default_factory=dict)
+
+
+OnEvent = Callable[[TrainingEvent], None]
+
+
+def train(
+    settings: Settings,
+    *,
+    examples: Path | None = None,
+    name: str | None = None,
+    on_event: OnEvent | None = None,
+    by: str = "tandem train",
+) -> Manifest:
+    """Trains an adapter, registers it, and promotes it if it passes the gate.
+
+    Args:
+        settings: `settings.training` decides how; the adapter goes to `settings.registry`.
+        examples: JSON Lines; by default those of the settings.
+        name: Of the adapter; by default that of the settings.
+        on_event: Told what is going on.
+        by: Who is written into the promotion's history.
+
+    Returns:
+        The manifest, gate verdict included. A failed gate is no error: the adapter stays a candidate.
+
+    Raises:
+        ExampleError: The examples cannot be read, or none is left.
+        ModelUnavailable: The base model was not prepared.
+        Busy: Another run holds the data directory.
+    """
+    say = on_event or (lambda event: None)
+    name = name or settings.adapter.name
+    with run_lock(settings):
+        guide = load_style(settings.style)
+        base = base_dir(settings)
+        guarded = _read(examples or settings.training.examples, say)
+        heldout = guard(load_examples(settings.training.heldout)).examples
+        _check_apart(guarded.examples, heldout)
+        return _train(settings, name, base, guide, guarded, heldout, say, by)
+
+
+@contextmanager
+def run_lock(settings: Settings) -> Iterator[None]:
+    """One training run at a time on a data directory. The kernel lets go when the process ends, however it ends.
+
+    Raises:
+        Busy: Another run holds it.
+    """
+    settings.runs_dir.mkdir(parents=True, exist_ok=True)
+    with (settings.runs_dir / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            raise Busy(
+                f"A training run is under way in {str(settings.runs_dir)!r}: wait for it, or name another --data-dir."
+            ) from exc
+        yield
+
+
+def _read(path: Path, say: OnEvent) -> Guarded:
+    examples = load_examples(path)
+    guarded = guard(examples)
+    for refusal in guarded.refusals[:20]:
+        say(TrainingEvent(stage="guard", message=f"Example {refusal.number} is left out: {refusal.message}"))
+    if not guarded.examples:
+        raise ExampleError(f"None of the {len(examples)} examples in {path.name!r} passed the guards.")
+    message = f"{len(guarded.examples)} of {len(examples)} examples pass the guards."
+    say(TrainingEvent(stage="guard", message=message))
+    return guarded
+
+
+def _check_apart(examples: Sequence[StyleExample], heldout: Sequence[StyleExample]) -> None:
+    """A gate that asks what was trained on proves nothing."""
+    shared = {e.sources for e in examples if e.sources} & {e.sources for e in heldout}
+    if shared:
+        title = next(iter(shared))[0].title
+        raise ExampleError(
+            f"{len(shared)} sources of the held-out examples are also trained on, such as {title!r}: "
+            "take them out of one of the two files."
+        )
+
+
+def _train(
+    settings: Settings,
+    name: str,
+    base: Path,
+    guide: StyleGuide,
+    guarded: Guarded,
+    heldout: Sequence[StyleExample],
+    say: OnEvent,
+    by: str,
+) -> Manifest:
+    # torch and its family take seconds to import: not for those who only read this module's types.
+    from training.gate import draw_trials, run_gate
+    from training.trainer import Progress, draw_rows, load_base, save_adapter, train_adapter
+
+    registry = Registry(settings.registry)
+    base_digest = model_digest(base)
+    model, tokenizer = load_base(base)
+    augmenter = Augmenter(group_by_sources(guarded.examples), guide)
+    rows = draw_rows(augmenter, tokenizer, settings.training)
+    tokens = sum(len(row.ids) for row in rows)
+    questions = sum(len(set(row.branches) - {0}) for row in rows)
+    message = f"{questions} questions over {len(rows)} prompts, {tokens} tokens, are drawn."
+    say(TrainingEvent(stage="augment", message=message))
+
+    folder = settings.runs_dir / _run_id(name, base_digest, guarded.examples, guide, settings)
+
+    def progress(at: Progress) -> None:
+        message = (
+            f"step {at.step} of {at.steps}, loss {at.loss:.3f}, {at.tokens_per_second:.0f} tokens/s, "
+            f"{at.seconds_left / 60:.0f} min left"
+        )
+        facts = ("step", "steps", "loss", "tokens_per_second", "seconds_left")
+        data = {fact: round(float(getattr(at, fact)), 4) for fact in facts}
+        say(TrainingEvent(stage="train", message=message, data=data))
+
+    trained = train_adapter(model, tokenizer, rows, settings.training, folder, progress)
+    active = _active(registry, name, base_digest)
+    if active is not None:
+        trained.model.load_adapter(str(active.path), adapter_name="active", torch_device=model.device.type)
+    trials = draw_trials(heldout, guide, settings.training.gate_examples, settings.training.seed)
+
+    def asked(arm: str, done: int, count: int) -> None:
+        say(TrainingEvent(stage="gate", message=f"{done} of {count} held-out questions answered by {arm}"))
+
+    gate = run_gate(
+        trained.model, tokenizer, trials, guide, active="active" if active is not None else None, on_asked=asked
+    )
+    for reason in gate.reasons:
+        say(TrainingEvent(stage="gate", message=("Passed. " if gate.passed else "Failed: ") + reason))
+
+    save_adapter(trained.model, folder / "adapter")
+    manifest = Manifest(
+        name=name,
+        digest=adapter_digest(folder / "adapter"),
+        base_model=base.name,
+        base_digest=base_digest,
+        data_digest=data_digest(guarded.examples),
+        data={
+            "read": len(guarded.examples) + len(guarded.refusals),
+            "refused": len(guarded.refusals),
+            "questions": questions,
+            "prompts": len(rows),
+        },
+        prompt_version=PROMPT_VERSION,
+        style=guide.name,
+        lora={
+            "rank": settings.training.rank,
+            "alpha": settings.training.alpha,
+            "targets": list(settings.training.targets),
+        },
+        training={
+            key: getattr(settings.training, key)
+            for key in ("passes", "batch_size", "learning_rate", "max_tokens", "seed")
+        }
+        | {"dtype": str(model.dtype).removeprefix("torch."), "device": model.device.type},
+        metrics={
+            "loss": round(trained.loss, 4),
+            "steps": trained.steps,
+            "tokens": trained.tokens,
+            "seconds": round(trained.seconds, 1),
+        },
+        gate=gate,
+        parent=active.served if active is not None else None,
+        versions={library: importlib.metadata.version(library) for library in _LIBRARIES},
+        created_at=datetime.now(UTC),
+    )
+    ref = registry.add(folder / "adapter", manifest)
+    _settle(registry, ref, gate, by, say)
+    shutil.rmtree(folder, ignore_errors=True)  # the checkpoints; what matters is in the registry
+    return registry.manifest(ref)
+
+
+def _settle(registry: Registry, ref: AdapterRef, gate: Gate, by: str, say: OnEvent) -> None:
+    if gate.passed:
+        registry.promote(ref, by)
+        say(TrainingEvent(stage="register", message=f"{ref.served} is active."))
+    else:
+        say(TrainingEvent(stage="register", message=f"{ref.served} is kept as a candidate and not promoted."))
+
+
+def _active(registry: Registry, name: str, base_digest: str) -> AdapterRef | None:
+    """The adapter to compare with: the one that answers now, if it is whole and fits the base model."""
+    try:
+        ref = registry.active(name)
+        if ref is not None:
+            registry.verify(ref, base_digest=base_digest)
+    except AdapterError:
+        return None
+    return ref
+
+
+def _run_id(
+    name: str, base_digest: str, examples: Sequence[StyleExample], guide: StyleGuide, settings: Settings
+) -> str:
+    decides: tuple[Any, ...] = (
+        base_digest,
+        data_digest(examples),
+        guide.model_dump_json(),
+        PROMPT_VERSION,
+        settings.training.model_dump_json(exclude=_IRRELEVANT),
+    )
+    return f"{name}-{hashlib.sha256(repr(decides).encode()).hexdigest()[:12]}"

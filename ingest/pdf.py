@@ -97,14 +97,16 @@ class PdfReader(FormatReader):
         levels = {size: min(rank, 4) for rank, size in enumerate(larger, start=1)}
         for number, lines in enumerate(pages, start=1):
             kept = [line for line in lines if _furniture_key(line.text) not in furniture]
-            for group in _groups(kept):
+            for n, group in enumerate(_groups(kept)):
+                opening = number == 1 and n == 0
                 rows = _table(group)
                 level = levels.get(group[0].size)
                 text = " ".join(line.text for line in group)
                 if rows is not None:
                     draft.table(rows, number)
                 elif level and _is_heading(text):
-                    draft.heading(level, text)
+                    # What opens the document is its title, even where it is set no larger than the headings.
+                    draft.heading(0 if opening else level, text)
                 else:
                     texts = [
                         _MARKER.sub("- ", line.text, count=1) if _MARKER.match(line.text) else line.text

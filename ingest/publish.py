@@ -9,15 +9,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from itertools import islice
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 from sqlalchemy import delete, exists, func, select, update
 from sqlalchemy.orm import Session
 
 from ingest.diff import Span, timeline
 from tandem.database import Database
+from tandem.embedder import Embedder
 from tandem.errors import IndexUnavailable
 from tandem.schemas import Chunk, ParsedDocument
 from tandem.sparse import SparseEncoder
@@ -25,19 +25,9 @@ from tandem.tables import ChunkRow, DocumentRow, EmbeddingRow, VersionRow
 from tandem.vectors import Point, VectorIndex
 
 T = TypeVar("T")
-Vectors = npt.NDArray[np.float32]
 _NAMESPACE = uuid.UUID("6f0d3b52-5c1e-4b0e-9d55-0a7be4a1c001")
 # Below the number of variables that SQLite allows in a statement.
 _BATCH = 500
-
-
-class Embeds(Protocol):
-    """What publishing needs of the embedder; the tests count its calls."""
-
-    @property
-    def model_id(self) -> str: ...
-
-    def embed(self, texts: Sequence[str]) -> Vectors: ...
 
 
 @dataclass(frozen=True)
@@ -75,7 +65,7 @@ class Publisher:
         sparse: For the keyword vectors, which cost nothing worth keeping.
     """
 
-    def __init__(self, database: Database, index: VectorIndex, embedder: Embeds, sparse: SparseEncoder) -> None:
+    def __init__(self, database: Database, index: VectorIndex, embedder: Embedder, sparse: SparseEncoder) -> None:
         self._database = database
         self._index = index
         self._embedder = embedder

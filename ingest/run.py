@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ingest.lock import exclusive
-from ingest.publish import Embeds, Publisher
+from ingest.publish import Publisher
 from ingest.removal import Remover
 from ingest.repair import Repair
 from ingest.report import DeletionReport, IngestReport
@@ -14,6 +14,7 @@ from ingest.sandbox import Sandbox
 from ingest.source import locate, upload_id
 from ingest.sync import OnProgress, Sync
 from tandem.database import Database
+from tandem.embedder import Embedder
 from tandem.schemas import Metadata
 from tandem.settings import Settings
 from tandem.sparse import SparseEncoder
@@ -38,7 +39,7 @@ class Ingestor:
         self,
         database: Database,
         index: VectorIndex,
-        embedder: Embeds,
+        embedder: Embedder,
         sparse: SparseEncoder,
         settings: Settings,
         *,

@@ -8,8 +8,8 @@ from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
 
-from ingest.catalog import known_documents
 from ingest.diff import Known, is_untouched, judge, starts_on
+from ingest.known import known_documents
 from ingest.metadata import FOLDER_FILE, Declared, FolderMetadata, front_matter_of, metadata_hash, resolve
 from ingest.publish import Change, Publisher
 from ingest.readers import READER_VERSION

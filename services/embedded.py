@@ -12,6 +12,7 @@ from ingest.run import Ingestor
 from ingest.watch import watch
 from services.address import announced
 from services.chat.app import create_app
+from services.chat.auth import LocalOnly
 from services.chat.library import Library
 from services.http import check_port, listening, stop_on_signals
 from services.ingest.runs import IngestRuns
@@ -61,16 +62,6 @@ def seed_registry(settings: Settings) -> None:
         shutil.rmtree(partial)
 
 
-def check_exposure(settings: Settings) -> None:
-    """Refuses to serve everyone as admin on an address that others can reach."""
-    loopback = settings.server.host in ("127.0.0.1", "localhost", "::1")
-    if not loopback and not settings.auth.api_keys and not settings.auth.single_user_remote:
-        raise SettingsError(
-            f"Tandem would listen on {settings.server.host!r} without API keys, so whoever reaches it would be admin. "
-            "Set TANDEM_AUTH__API_KEYS, or TANDEM_AUTH__SINGLE_USER_REMOTE=true if something else guards it."
-        )
-
-
 class Embedded:
     """Everything in one process.
 
@@ -101,7 +92,8 @@ class Embedded:
             on_ready: Called with the address once the model has answered (or straight away without a model).
         """
         settings = self._settings
-        check_exposure(settings)
+        if not settings.auth.api_keys:
+            LocalOnly(settings)  # refuses to make strangers admins, before anything slow is started
         check_port(settings.server)
         prepare_data_dir(settings)
         stop = stop_on_signals()

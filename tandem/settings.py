@@ -100,6 +100,9 @@ class TrainingSettings(Section):
     heldout: Path = Field(REPOSITORY / "samples" / "style" / "heldout.jsonl", description="Examples for the gate.")
     schedule: str = Field("0 3 * * 0", description="Cron expression (UTC) of the trainer service.")
     min_new_examples: int = Field(20, ge=1, description="New approved examples before a scheduled run starts.")
+    start_from: str | None = Field(
+        None, description="Adapter to go on from, NAME@DIGEST, of the same rank and targets; unset starts afresh."
+    )
     rank: int = Field(16, ge=1, le=256, description="LoRA rank.")
     alpha: int = Field(32, ge=1, description="LoRA alpha.")
     targets: tuple[str, ...] = Field(

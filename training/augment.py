@@ -59,10 +59,10 @@ class Shares:
     """How often a draw has what. Chances between 0 and 1."""
 
     disguised: float = 0.65
-    declined: float = 0.8  # a question that the evidence does not answer joins the draw
-    declined_twice: float = 0.4  # and one more, where three or more are answered
+    declined: float = 0.5  # a question that the evidence does not answer joins the draw
+    declined_twice: float = 0.1  # and one more, where three or more are answered
     removed: float = 0.45  # ... because its sentence was taken out, rather than written as unanswerable
-    absent: float = 0.05  # nothing of the group is shown at all
+    absent: float = 0.04  # nothing of the group is shown at all
     closed_book: float = 0.03
     injected: float = 0.05
     same_topic: float = 0.5  # a distractor comes from another document on the same subject

@@ -141,6 +141,10 @@ def _train(
 
     registry = Registry(settings.registry)
     base_digest = model_digest(base)
+    start = registry.get(settings.training.start_from) if settings.training.start_from else None
+    if start is not None:
+        registry.verify(start, base_digest=base_digest)
+        say(TrainingEvent(stage="train", message=f"Training goes on from {start.served}."))
     model, tokenizer = load_base(base)
     augmenter = Augmenter(group_by_sources(guarded.examples), guide)
     rows = draw_rows(augmenter, tokenizer, settings.training)
@@ -160,7 +164,9 @@ def _train(
         data = {fact: round(float(getattr(at, fact)), 4) for fact in facts}
         say(TrainingEvent(stage="train", message=message, data=data))
 
-    trained = train_adapter(model, tokenizer, rows, settings.training, folder, progress)
+    trained = train_adapter(
+        model, tokenizer, rows, settings.training, folder, progress, start=start.path if start else None
+    )
     active = _active(registry, name, base_digest)
     if active is not None:
         trained.model.load_adapter(str(active.path), adapter_name="active", torch_device=model.device.type)

@@ -11,13 +11,14 @@ from typing import Any
 import torch
 import trl
 from datasets import Dataset
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file, save_file
 from torch.utils.data import SequentialSampler
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging as transformers_logging
 
-from tandem.errors import ExampleError, ModelUnavailable
+from tandem.errors import AdapterError, ExampleError, ModelUnavailable
 from tandem.settings import TrainingSettings
 from tandem.weights import cpu_computes_bfloat16, cpu_cores
 from training.augment import Augmenter
@@ -124,6 +125,8 @@ def train_adapter(
     settings: TrainingSettings,
     folder: Path,
     on_progress: OnProgress | None = None,
+    *,
+    start: Path | None = None,
 ) -> Trained:
     """Trains an adapter; goes on from the last checkpoint in `folder` if there is one.
 
@@ -134,9 +137,11 @@ def train_adapter(
         settings: Rank, learning rate, seed ...
         folder: Checkpoints of this run, and of no other.
         on_progress: Told every few steps.
+        start: Folder of an adapter whose weights are gone on from.
 
     Raises:
         ExampleError: There are no rows.
+        AdapterError: `start` has another rank or other targets.
     """
     if not rows:
         raise ExampleError("There is nothing to train on: no example was left after the guards.")
@@ -151,6 +156,8 @@ def train_adapter(
         task_type="CAUSAL_LM",
     )
     model = get_peft_model(base, config, autocast_adapter_dtype=True)  # the adapter itself is float32 everywhere
+    if start is not None:
+        _load_weights(model, start)
     last = get_last_checkpoint(folder) if folder.is_dir() else None
     trainer = _Trainer(
         model=model,
@@ -171,6 +178,18 @@ def train_adapter(
         seconds=time.monotonic() - started,
         loss=float(result.training_loss),
     )
+
+
+def _load_weights(model: PeftModel, folder: Path) -> None:
+    """Puts the weights of a finished adapter into a fresh one of the same shape."""
+    weights = load_file(folder / "adapter_model.safetensors")
+    expected = {name: tensor.shape for name, tensor in get_peft_model_state_dict(model).items()}
+    if {name: tensor.shape for name, tensor in weights.items()} != expected:
+        raise AdapterError(
+            f"The adapter {folder.name[:12]!r} has another rank or other targets than TANDEM_TRAINING__RANK and "
+            "TANDEM_TRAINING__TARGETS say: make them equal, or unset TANDEM_TRAINING__START_FROM."
+        )
+    set_peft_model_state_dict(model, weights)
 
 
 def transformers_printer() -> Any:
@@ -263,9 +282,6 @@ class _Reporter(TrainerCallback):  # type: ignore[misc]
 
 def save_adapter(model: PeftModel, folder: Path) -> None:
     """Writes the adapter in bfloat16, in PEFT's layout: adapter_model.safetensors and adapter_config.json."""
-    from peft import get_peft_model_state_dict
-    from safetensors.torch import save_file
-
     folder.mkdir(parents=True, exist_ok=True)
     state = get_peft_model_state_dict(model)
     save_file(

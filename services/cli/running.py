@@ -56,8 +56,12 @@ def models(as_json: AsJson = False) -> None:
     from services.model.weights import ensure_models
 
     weights = ensure_models(settings_for(None))
-    result = {"embedder": str(weights.embedder), "base": str(weights.base)}
-    show(result, as_json, lambda found: [out.print(f"{name}: {path}", markup=False) for name, path in found.items()])
+
+    def lines(found: dict[str, str]) -> None:
+        for name, path in found.items():
+            out.print(f"{name}: {path}", markup=False)
+
+    show({"embedder": str(weights.embedder), "base": str(weights.base)}, as_json, lines)
 
 
 def settings(data_dir: DataDir = None, as_json: AsJson = False) -> None:

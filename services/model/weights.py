@@ -150,7 +150,7 @@ def _prepare_embedder(source: Path, target: Path) -> None:
     import torch
     from transformers import AutoModel
 
-    class Embedding(torch.nn.Module):
+    class Embedding(torch.nn.Module):  # type: ignore[misc]  # torch is not typed here
         """Tokens to one vector of length 1: mean over the tokens that are no padding."""
 
         def __init__(self, encoder: Any) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select
 
-from ingest.catalog import Catalog
 from ingest.lock import exclusive
 from ingest.publish import Publisher
 from ingest.removal import Remover
@@ -498,25 +497,6 @@ def test_a_second_ingest_waits_and_then_says_so(house: House, tmp_path: Path) ->
     threading.Timer(0.1, leave.set).start()
     assert house.ingest(root).added == ids("a")
     holder.join()
-
-
-def test_the_catalog_shows_what_one_may_read_and_what_changed(house: House, tmp_path: Path) -> None:
-    root = write(tmp_path / "docs", a=policy(1), b=policy(2, "hr"))
-    house.ingest(root)
-    write(root, a=policy(10))
-    house.ingest(root)
-    catalog = Catalog(house.database)
-    assert [document.id for document in catalog.list(ADA, TODAY)] == ["a.md"]
-    assert [document.id for document in catalog.list(ADMIN, TODAY)] == ["a.md", "b.md"]
-    assert "EUR 10" in catalog.show("a.md", ADA, TODAY).text
-    assert "EUR 1 " in catalog.show("a.md", ADA, TODAY, seq=1).text
-    diff = catalog.diff("a.md", ADA, TODAY)
-    assert [passage.text for passage in diff.removed] == ["The meal allowance is EUR 1 a day."]
-    assert [passage.text for passage in diff.added] == ["The meal allowance is EUR 10 a day."]
-    assert "+The meal allowance is EUR 10 a day." in diff.text
-    for ask in (catalog.show, catalog.versions, catalog.diff):
-        with pytest.raises(NotFound):
-            ask("b.md", ADA, TODAY)
 
 
 async def test_watching_catches_up_and_follows(house: House, tmp_path: Path) -> None:

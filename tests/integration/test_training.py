@@ -44,6 +44,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, base_model: Path) -> Path:
             "num_attention_heads": 2,
             "num_key_value_heads": 1,
             "head_dim": 16,
+            "initializer_range": 0.3,  # else so small a model can hardly say anything
         }
     )
     torch.manual_seed(1)
@@ -109,7 +110,8 @@ def test_loss_falls_and_the_adapter_loads_in_peft(configured: Settings, tiny: Pa
     frozen = model.model.embed_tokens.weight.detach().clone()
     trained = train_adapter(model, tokenizer, rows, configured.training, tmp_path / "run", seen.append)
     assert seen[-1].loss < seen[0].loss - 0.5
-    assert seen[-1].step == trained.steps == (len(rows) + 1) // 2
+    assert trained.steps == (len(rows) + 1) // 2
+    assert trained.steps - 5 < seen[-1].step <= trained.steps == seen[-1].steps
     assert seen[-1].tokens_per_second > 0
     assert torch.equal(model.model.embed_tokens.weight, frozen)
 

@@ -10,7 +10,10 @@ TORCH := 2.13.0
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 DATA ?= .tandem
 
-.PHONY: demo test up check lint types imports bench models clean
+.DEFAULT_GOAL := demo
+.PHONY: install demo test up check lint types imports bench models clean
+
+install: $(VENV)/.ready
 
 demo: $(VENV)/.ready
 	$(BIN)/tandem demo
@@ -28,7 +31,7 @@ check: $(VENV)/.ready
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.ready
-	$(BIN)/python -m pytest tests/bench -s --override-ini testpaths=tests/bench
+	$(BIN)/python -m pytest tests/bench -s
 
 models: $(VENV)/.ready
 	$(BIN)/tandem models

@@ -18,7 +18,7 @@ from eval.outcome import Outcome
 from eval.page import write_html
 from eval.receipts import load_receipts
 from eval.replay import diagnose_receipt
-from eval.report import build_report, render_table, summary_lines
+from eval.report import build_report, render_table
 from eval.suite import Case, load_suites
 from services.cli.options import AsJson, DataDir, Target, err, out, show, target
 from services.cli.remote_assistant import RemoteAssistant
@@ -63,8 +63,6 @@ def evaluate(
 
     def table(_: Any) -> None:
         out.print(render_table(report))
-        for line in summary_lines(report):
-            out.print(line, markup=False)
 
     show(report.model_dump(mode="json"), as_json, table)
     if report.errors:

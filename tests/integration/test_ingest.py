@@ -19,6 +19,7 @@ from ingest.report import IngestReport, Progress
 from ingest.run import Ingestor
 from ingest.sandbox import Sandbox
 from ingest.watch import watch
+from services.chat.library import Library
 from tandem.database import Database
 from tandem.embedder import Embedder
 from tandem.errors import Busy, InputError, NotFound
@@ -309,8 +310,8 @@ def test_the_past_stays_and_the_future_waits(house: House, tmp_path: Path) -> No
     assert amount(date(2025, 1, 1)) == ["2"]
     assert amount(TODAY) == ["2"]
     assert amount(tomorrow) == ["3"]
-    statuses = [version.status for version in Catalog(house.database).versions("a.md", ADA, TODAY)]
-    assert statuses == ["past", "current", "future"]
+    library = Library(house.database, today=lambda: TODAY)
+    assert [version.status for version in library.versions("a.md", ADA)] == ["upcoming", "live", "ended"]
 
 
 def test_a_group_that_loses_a_document_loses_its_past_too(house: House, tmp_path: Path) -> None:

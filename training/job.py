@@ -6,6 +6,7 @@ A run that was killed goes on where it stood: its folder is named by everything 
 import fcntl
 import hashlib
 import importlib.metadata
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -135,6 +136,10 @@ def _train(
     say: OnEvent,
     by: str,
 ) -> Manifest:
+    # Read when the libraries are loaded. TRL reports its use over the network unless told; and threads that spin at
+    # each barrier are several times slower as soon as anything else computes on this machine, as vLLM does.
+    os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     # torch and its family take seconds to import: not for those who only read this module's types.
     from training.gate import draw_trials, run_gate
     from training.trainer import Progress, draw_rows, load_base, save_adapter, train_adapter

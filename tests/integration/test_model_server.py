@@ -59,7 +59,7 @@ async def test_generation_stops_within_a_second_when_the_reader_goes(model_serve
     await stream.aclose()
     deadline = time.monotonic() + 1.5
     while True:
-        text = (await httpx.AsyncClient().get(model_server.url.removesuffix("/v1") + "/metrics")).text
+        text = (await asyncio.to_thread(httpx.get, model_server.url.removesuffix("/v1") + "/metrics")).text
         running = [line for line in text.splitlines() if line.startswith("vllm:num_requests_running")]
         assert running
         if all(float(line.split()[-1]) == 0 for line in running):

@@ -44,7 +44,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained model, still in memory, and what training it took."""
+    """A trained model, still in memory, and what training it took, runs that were broken off included."""
 
     model: PeftModel
     tokenizer: Any
@@ -159,24 +159,25 @@ def train_adapter(
     if start is not None:
         _load_weights(model, start)
     last = get_last_checkpoint(folder) if folder.is_dir() else None
+    reporter = _Reporter(rows, rows_per_step(settings), on_progress)
     trainer = _Trainer(
         model=model,
         args=_arguments(settings, folder, len(rows)),
         train_dataset=Dataset.from_dict({"row": list(range(len(rows)))}),
         data_collator=lambda batch: collate([rows[item["row"]] for item in batch], tokenizer.pad_token_id),
         processing_class=tokenizer,
-        callbacks=[_Reporter(rows, rows_per_step(settings), on_progress)],
+        callbacks=[reporter],
     )
     trainer.remove_callback(transformers_printer())
-    started = time.monotonic()
     result = trainer.train(resume_from_checkpoint=last)
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return Trained(
         model=model,
         tokenizer=tokenizer,
         steps=int(result.global_step),
         tokens=sum(len(row.ids) for row in rows),
-        seconds=time.monotonic() - started,
-        loss=float(result.training_loss),
+        seconds=reporter.seconds,
+        loss=sum(losses) / len(losses) if losses else float(result.training_loss),
     )
 
 
@@ -257,20 +258,29 @@ class _Trainer(trl.SFTTrainer):  # type: ignore[misc]
 
 
 class _Reporter(TrainerCallback):  # type: ignore[misc]
-    """Turns the trainer's log into `Progress`."""
+    """Turns the trainer's log into `Progress`; keeps the time in the checkpoints, for a run that is resumed."""
 
     def __init__(self, rows: Sequence[Row], size: int, on_progress: OnProgress | None) -> None:
         self._tokens = [len(row.ids) for row in rows]
         self._size = size
         self._on_progress = on_progress
         self._first = 0
-        self._started = 0.0
+        self._before = 0.0
+        self._started = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Time spent on training, earlier parts of the run included."""
+        return self._before + time.monotonic() - self._started
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._first = state.global_step
+        self._before = max((entry.get("elapsed", 0.0) for entry in state.log_history), default=0.0)
         self._started = time.monotonic()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        if state.log_history:
+            state.log_history[-1]["elapsed"] = round(self.seconds, 1)
         if self._on_progress is None or not logs or "loss" not in logs:
             return
         seconds = time.monotonic() - self._started

@@ -34,6 +34,7 @@ from tandem.settings import REPOSITORY
 
 SAMPLES = REPOSITORY / "samples"
 DATA_DIR = Path(".tandem") / "demo"
+ANSWER_CHARS = 220  # the bare model goes on and on
 START_TIMEOUT = 420.0  # seconds, the first preparation of both models included
 
 
@@ -180,7 +181,7 @@ def _show_replies(number: int, case: Case, replies: list[Reply]) -> None:
     for reply in replies:
         cited = ", ".join(f"[{c['n']}] {c['document_id']}" for c in reply.tandem["citations"])
         mark = "[green]right[/green]" if _right(case, reply) else "[red]wrong[/red]"
-        adapter = f"\n[dim]{reply.tandem['adapter']}[/dim]" if reply.tandem["adapter"] else ""
+        adapter = "\n[dim]+ adapter[/dim]" if reply.tandem["adapter"] else ""
         table.add_row(
             f"{reply.model}{adapter}",
             _plain(reply.text),
@@ -189,6 +190,11 @@ def _show_replies(number: int, case: Case, replies: list[Reply]) -> None:
             f"{reply.first_token:.1f} / {reply.total:.1f} s",
         )
     out.print(table)
+
+
+def _short(text: str) -> str:
+    text = text.replace("\n\n", "\n")
+    return text if len(text) <= ANSWER_CHARS else text[:ANSWER_CHARS].rsplit(" ", 1)[0] + " ..."
 
 
 def _plain(text: str) -> str:

@@ -1,6 +1,7 @@
 """Options that every command shares, and what they lead to."""
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,8 @@ DataDir = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
-out = Console(highlight=False, soft_wrap=True)
+# Into a file or a pipe nobody has a narrow window: tables get the room they need.
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 140)
 err = Console(stderr=True, highlight=False)
 
 

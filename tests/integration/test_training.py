@@ -1,7 +1,6 @@
 """Real LoRA steps on a tiny random model of the base model's architecture, with its real tokenizer."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -24,7 +23,7 @@ from training.augment import Augmenter, Draw, Question
 from training.examples import group_by_sources, load_examples
 from training.job import TrainingEvent, run_lock, train
 from training.rows import collate, render_row
-from training.trainer import draw_rows, load_base, save_adapter, train_adapter
+from training.trainer import Trained, draw_rows, load_base, save_adapter, train_adapter
 
 TRAINING = {"rank": 8, "learning_rate": 5e-3, "passes": 0.15, "gate_examples": 8, "batch_size": 8}
 
@@ -131,56 +130,52 @@ def test_loss_falls_and_the_adapter_loads_in_peft(configured: Settings, tiny: Pa
     assert base is not None
 
 
-RUN = """
+KILLED = """
 import json, os, signal, sys
 from pathlib import Path
 from tandem.settings import load_settings
 from tandem.style import load_style
 from training.augment import Augmenter
 from training.examples import group_by_sources, load_examples
-from training.trainer import draw_rows, load_base, save_adapter, train_adapter
+from training.trainer import draw_rows, load_base, train_adapter
 
-tiny, folder, out, training, die = sys.argv[1:]
-settings = load_settings(training=json.loads(training)).training
+tiny, folder, training = sys.argv[1:]
+settings = load_settings(training=json.loads(training))
 model, tokenizer = load_base(Path(tiny))
-groups = group_by_sources(load_examples(settings.examples))
-rows = draw_rows(Augmenter(groups, load_style(load_settings().style)), tokenizer, settings)
+groups = group_by_sources(load_examples(settings.training.examples))
+rows = draw_rows(Augmenter(groups, load_style(settings.style)), tokenizer, settings.training)
 
 def report(at):
-    print(at.step, flush=True)
-    if at.step >= int(die):
+    if at.step == 45:
         os.kill(os.getpid(), signal.SIGKILL)
 
-save_adapter(train_adapter(model, tokenizer, rows, settings, Path(folder), report).model, Path(out))
+train_adapter(model, tokenizer, rows, settings.training, Path(folder), report)
 """
 
 
 def test_a_killed_run_resumed_gives_the_same_weights(tiny: Path, tmp_path: Path):
-    training = json.dumps(TRAINING | {"passes": 0.17, "batch_size": 4})  # some fifty steps; a checkpoint after forty
+    training = TRAINING | {"passes": 0.17, "batch_size": 4}  # some fifty steps; a checkpoint after forty
+    chosen = load_settings(model={"path": tiny}, training=training)
 
-    def run(folder: str, out: str, die: int) -> subprocess.CompletedProcess[str]:
-        command = [
-            sys.executable,
-            "-c",
-            RUN,
-            str(tiny),
-            str(tmp_path / folder),
-            str(tmp_path / out),
-            training,
-            str(die),
-        ]
-        return subprocess.run(command, capture_output=True, text=True, env=dict(os.environ))
+    def run(folder: str) -> tuple[dict[str, torch.Tensor], Trained, int]:
+        model, tokenizer = load_base(tiny)
+        steps: list[int] = []
+        rows = rows_of(chosen, tokenizer)
+        trained = train_adapter(
+            model, tokenizer, rows, chosen.training, tmp_path / folder, lambda at: steps.append(at.step)
+        )
+        save_adapter(trained.model, tmp_path / folder / "adapter")
+        return load_file(tmp_path / folder / "adapter" / "adapter_model.safetensors"), trained, steps[0]
 
-    whole = run("one", "whole", 10_000)
-    assert whole.returncode == 0, whole.stderr[-2000:]
-    killed = run("two", "unused", 45)
-    assert killed.returncode == -signal.SIGKILL
-    assert not (tmp_path / "unused").exists()
-    resumed = run("two", "resumed", 10_000)
-    assert resumed.returncode == 0, resumed.stderr[-2000:]
-    assert int(resumed.stdout.split()[0]) == 45  # it did not begin anew
-    expected = load_file(tmp_path / "whole" / "adapter_model.safetensors")
-    found = load_file(tmp_path / "resumed" / "adapter_model.safetensors")
+    expected, whole, first = run("whole")
+    assert first == 5
+    command = [sys.executable, "-c", KILLED, str(tiny), str(tmp_path / "killed"), json.dumps(training)]
+    killed = subprocess.run(command, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
+    found, resumed, first = run("killed")
+    assert first == 45  # it went on from the checkpoint
+    assert resumed.loss == pytest.approx(whole.loss)  # and knows of the steps before it
+    assert resumed.seconds > 0.3 * whole.seconds
     assert expected.keys() == found.keys()
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, atol=0, rtol=0, msg=name)

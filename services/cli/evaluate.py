@@ -46,6 +46,7 @@ def evaluate(
         list[Path] | None, typer.Option("--suite", help="Suites, JSON Lines. Default: the sample corpus's.")
     ] = None,
     arms: Annotated[str, typer.Option(help="Arms, separated by commas.")] = ",".join(ARMS),
+    concurrency: Annotated[int, typer.Option(min=1, max=32, help="Questions at once; above 1 latencies blur.")] = 1,
     html: Annotated[Path | None, typer.Option("--html", help="Write the report as one HTML file.")] = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
@@ -54,7 +55,7 @@ def evaluate(
     place = target(data_dir)
     paths = suite or [SUITE]
     cases = load_suites(paths)
-    outcomes = asyncio.run(_ask(place, cases, _arms(arms)))
+    outcomes = asyncio.run(_ask(place, cases, _arms(arms), concurrency))
     with _database(place) as database:
         report = build_report(outcomes, suites=[path.name for path in paths], library=load_library(database))
     if html:
@@ -100,7 +101,7 @@ def diagnose(
     show([row.model_dump(mode="json") for row in rows], as_json, table)
 
 
-async def _ask(place: Target, cases: Sequence[Case], arms: Sequence[Arm]) -> list[Outcome]:
+async def _ask(place: Target, cases: Sequence[Case], arms: Sequence[Arm], concurrency: int = 1) -> list[Outcome]:
     columns = (TextColumn("asking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task("asking", total=len(cases) * len(arms))
@@ -110,6 +111,7 @@ async def _ask(place: Target, cases: Sequence[Case], arms: Sequence[Arm]) -> lis
                 cases,
                 arms,
                 style=load_style(place.settings.style),
+                concurrency=concurrency,
                 on_outcome=lambda _: bar.advance(task),
             )
 

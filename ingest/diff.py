@@ -23,6 +23,7 @@ class Known:
     splitter: str
     chunk_count: int
     live_from: date | None
+    seq: int
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ class Change:
         root: The root it belongs to from now on.
         metadata_hash, splitter: What the next run compares with.
         live_from: First day of the new version; None: since ever.
-        version_id: Of the new version.
+        seq: Number of the new version, one more than that of the latest.
     """
 
     document: ParsedDocument
@@ -49,7 +49,13 @@ class Change:
     metadata_hash: str
     splitter: str
     live_from: date | None
-    version_id: str
+    seq: int
+
+    @property
+    def version_id(self) -> str:
+        """Follows from what the version is, so that the order of equally good passages does not hang on chance."""
+        parts = (self.document.id, str(self.seq), self.document.content_hash, self.metadata_hash, self.splitter)
+        return str(uuid.uuid5(_NAMESPACE, "\x00".join(parts)))
 
     def chunk_id(self, chunk: Chunk) -> str:
         return str(uuid.uuid5(_NAMESPACE, f"{self.version_id}\x00{chunk.ordinal}\x00{chunk.key}"))
@@ -108,9 +114,7 @@ class Publisher:
                 if session.get(DocumentRow, document.id) is None:
                     session.add(DocumentRow(id=document.id, root=change.root, created_at=now))
                     session.flush()
-                last = select(func.max(VersionRow.seq)).where(VersionRow.document_id == document.id)
-                seq = (session.scalar(last) or 0) + 1
-                session.add(_version_row(change, seq, now))
+                session.add(_version_row(change, now))
                 session.flush()
                 session.add_all(_chunk_row(change, chunk) for chunk in change.chunks)
 
@@ -278,12 +282,12 @@ def _commit_one(session: Session, change: Change, today: date) -> None:
     session.execute(update(DocumentRow).where(DocumentRow.id == document.id).values(root=change.root))
 
 
-def _version_row(change: Change, seq: int, now: datetime) -> VersionRow:
+def _version_row(change: Change, now: datetime) -> VersionRow:
     document, metadata = change.document, change.document.metadata
     return VersionRow(
         id=change.version_id,
         document_id=document.id,
-        seq=seq,
+        seq=change.seq,
         state="staged",
         indexed=False,
         title=metadata.title,

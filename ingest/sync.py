@@ -169,7 +169,7 @@ class Sync:
             metadata_hash=declared_hash,
             splitter=self.splitter,
             live_from=starts_on(document.metadata, known, same_text, self.today),
-            version_id=str(uuid.uuid4()),
+            seq=known.seq + 1 if known else 1,
         )
 
     def _keep(self, id: str, known: Known, metadata: Metadata) -> None:
@@ -189,6 +189,7 @@ class Sync:
             return
         self.embedded += self.publisher.publish(group, self.today)
         self.publisher.touch(touched)
+        self.known |= known_documents(self.database, [change.document.id for change in group])
 
     def _owned(self, source: Source) -> frozenset[str]:
         """The documents that this source speaks for: its root's, those of roots inside it, of one it replaces."""

@@ -24,6 +24,7 @@ def known(**changes) -> Known:
         "splitter": "1",
         "chunk_count": 1,
         "live_from": date(2025, 1, 1),
+        "seq": 1,
     }
     return Known(**(fields | changes))
 

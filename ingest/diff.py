@@ -20,7 +20,7 @@ class Known:
     source_hash: str
     content_hash: str
     metadata_hash: str
-    splitter: str
+    reader: str
     chunk_count: int
     live_from: date | None
     seq: int
@@ -49,28 +49,27 @@ class Timeline:
     retired: tuple[str, ...]
 
 
-def is_untouched(known: Known | None, source_hash: str, metadata: Metadata, splitter: str) -> bool:
+def is_untouched(known: Known | None, source_hash: str, metadata: Metadata, reader: str) -> bool:
     """Whether the file's bytes and metadata are those of the known version, so that it need not even be parsed."""
     return (
         known is not None
         and known.source_hash == source_hash
         and known.metadata_hash == metadata_hash(metadata)
-        and known.splitter == splitter
+        and known.reader == reader
     )
 
 
-def judge(known: Known | None, document: ParsedDocument, declared_hash: str, splitter: str) -> Verdict:
+def judge(known: Known | None, document: ParsedDocument, declared_hash: str) -> Verdict:
     """Whether a parsed document is new, changed in text or metadata, or says what it said.
 
     Args:
         known: Its latest version.
         document: As read now.
         declared_hash: Hash of its declared metadata.
-        splitter: The way it would be split.
     """
     if known is None:
         return "added"
-    same = (known.content_hash, known.metadata_hash, known.splitter) == (document.content_hash, declared_hash, splitter)
+    same = (known.content_hash, known.metadata_hash) == (document.content_hash, declared_hash)
     return "unchanged" if same else "updated"
 
 

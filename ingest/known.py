@@ -19,7 +19,7 @@ def known_documents(database: Database, document_ids: Collection[str] | None = N
             VersionRow.source_hash,
             VersionRow.content_hash,
             VersionRow.metadata_hash,
-            VersionRow.splitter,
+            VersionRow.reader,
             VersionRow.chunk_count,
             VersionRow.live_from,
             VersionRow.seq,
@@ -32,4 +32,4 @@ def known_documents(database: Database, document_ids: Collection[str] | None = N
         statement = statement.where(VersionRow.document_id.in_(document_ids))
     with database.session() as session:
         # Of the versions of a document the last one stays.
-        return {row[0]: Known(*row[1:]) for row in session.execute(statement)}
+        return {row[0]: Known(*tuple(row)[1:]) for row in session.execute(statement)}

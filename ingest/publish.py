@@ -5,29 +5,23 @@ done again from what the database says. `Repair` does both at the start of each 
 """
 
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from itertools import islice
-from typing import TypeVar
 
-import numpy as np
 from sqlalchemy import delete, exists, func, select, update
 from sqlalchemy.orm import Session
 
+from ingest.blocks import pack
 from ingest.diff import Span, timeline
+from ingest.readers import READER_VERSION
+from ingest.writer import BATCH, Writer, batched
 from tandem.database import Database
-from tandem.embedder import Embedder
 from tandem.errors import IndexUnavailable
 from tandem.schemas import Chunk, ParsedDocument
-from tandem.sparse import SparseEncoder
 from tandem.tables import ChunkRow, DocumentRow, EmbeddingRow, VersionRow
-from tandem.vectors import Point, VectorIndex
 
-T = TypeVar("T")
 _NAMESPACE = uuid.UUID("6f0d3b52-5c1e-4b0e-9d55-0a7be4a1c001")
-# Below the number of variables that SQLite allows in a statement.
-_BATCH = 500
 
 
 @dataclass(frozen=True)
@@ -38,7 +32,7 @@ class Change:
         document: As read.
         chunks: As split.
         root: The root it belongs to from now on.
-        metadata_hash, splitter: What the next run compares with.
+        metadata_hash: What the next run compares with.
         live_from: First day of the new version; None: since ever.
         seq: Number of the new version, one more than that of the latest.
     """
@@ -47,18 +41,14 @@ class Change:
     chunks: tuple[Chunk, ...]
     root: str
     metadata_hash: str
-    splitter: str
     live_from: date | None
     seq: int
 
     @property
     def version_id(self) -> str:
         """Follows from what the version is, so that the order of equally good passages does not hang on chance."""
-        parts = (self.document.id, str(self.seq), self.document.content_hash, self.metadata_hash, self.splitter)
+        parts = (self.document.id, str(self.seq), self.document.content_hash, self.metadata_hash)
         return str(uuid.uuid5(_NAMESPACE, "\x00".join(parts)))
-
-    def chunk_id(self, chunk: Chunk) -> str:
-        return str(uuid.uuid5(_NAMESPACE, f"{self.version_id}\x00{chunk.ordinal}\x00{chunk.key}"))
 
 
 class Publisher:
@@ -66,16 +56,14 @@ class Publisher:
 
     Args:
         database: Decides what is live.
-        index: Follows it.
-        embedder: Asked only for texts whose embedding is not in the database.
-        sparse: For the keyword vectors, which cost nothing worth keeping.
+        writer: Writes into the live generation, whose index follows the database.
     """
 
-    def __init__(self, database: Database, index: VectorIndex, embedder: Embedder, sparse: SparseEncoder) -> None:
+    def __init__(self, database: Database, writer: Writer) -> None:
         self._database = database
-        self._index = index
-        self._embedder = embedder
-        self._sparse = sparse
+        self._writer = writer
+        self._generation = writer.generation.id
+        self._index = writer.generation.index
 
     def publish(self, changes: Sequence[Change], today: date) -> int:
         """Publishes the new versions of some documents; each is the old one whole or the new one whole throughout.
@@ -102,8 +90,7 @@ class Publisher:
 
     def embed(self, changes: Sequence[Change]) -> int:
         """Puts the missing embeddings into the database; returns how many were missing."""
-        texts = {chunk.key: chunk.embedding_text for change in changes for chunk in change.chunks}
-        return self._embed_missing(texts)
+        return self._writer.embed(chunk for change in changes for chunk in change.chunks)
 
     def stage(self, changes: Sequence[Change]) -> None:
         """Writes the versions and their chunks into the database, as yet without effect."""
@@ -116,18 +103,17 @@ class Publisher:
                     session.flush()
                 session.add(_version_row(change, now))
                 session.flush()
-                session.add_all(_chunk_row(change, chunk) for chunk in change.chunks)
+                session.add_all(self._rows(change))
 
     def write(self, changes: Sequence[Change]) -> None:
         """Writes the points, invisible."""
         for change in changes:
-            rows = [_chunk_row(change, chunk) for chunk in change.chunks]
-            self._write_points(change.document.id, change.document.metadata.title, rows)
+            self._writer.write(change.document.id, change.document.metadata.title, self._rows(change))
 
     def verify(self, changes: Sequence[Change]) -> None:
         """Counts the points: an upsert is not atomic, and a version with holes must not be shown."""
         for change in changes:
-            found = self._index.count(change.version_id)
+            found = self._index.present([row.id for row in self._rows(change)])
             if found != len(change.chunks):
                 raise IndexUnavailable(
                     f"The vector index holds {found} of {len(change.chunks)} passages of {change.document.id!r} after "
@@ -142,7 +128,7 @@ class Publisher:
 
     def show(self, document_ids: Sequence[str]) -> None:
         """Lets the index follow: new versions become visible, then old ones get their last day or go."""
-        for batch in batched(document_ids, _BATCH):
+        for batch in batched(document_ids, BATCH):
             with self._database.session() as session:
                 rows = session.scalars(
                     select(VersionRow)
@@ -155,35 +141,38 @@ class Publisher:
 
     def settle(self, rows: Sequence[VersionRow]) -> None:
         """Makes the index say what the database says of these versions, then notes that it does."""
+        chunk_ids = self._writer.chunk_ids(row.id for row in rows)
         for row in rows:
+            ids = chunk_ids.get(row.id, [])
             if row.state == "published":
-                self._index.settle(
-                    row.id, visible=True, live_from=row.live_from, live_until=row.live_until, groups=row.groups
-                )
+                self._index.settle(ids, live_from=row.live_from, live_until=row.live_until, groups=row.groups)
             else:
-                self._index.delete_version(row.id)
-        for batch in batched([row.id for row in rows], _BATCH):
+                self._index.delete(ids)
+        for batch in batched([row.id for row in rows], BATCH):
             with self._database.session() as session:
                 session.execute(update(VersionRow).where(VersionRow.id.in_(batch)).values(indexed=True))
 
     def rewrite(self, row: VersionRow) -> None:
         """Writes the points of a version again from the database, for an index that has lost them."""
         with self._database.session() as session:
-            chunks = session.scalars(select(ChunkRow).where(ChunkRow.version_id == row.id)).all()
-        self._embed_missing({chunk.key: _as_chunk(chunk).embedding_text for chunk in chunks})
+            chunks = session.scalars(
+                select(ChunkRow).where(ChunkRow.version_id == row.id, ChunkRow.generation_id == self._generation)
+            ).all()
+        self._writer.embed(chunks)
         self._index.delete_version(row.id)
-        self._write_points(row.document_id, row.title, chunks)
+        self._writer.write(row.document_id, row.title, chunks)
 
     def touch(self, source_hashes: dict[str, str]) -> None:
-        """Notes the new file hash of versions whose files changed without changing what they say."""
+        """Notes the new hash, and the reader, of versions whose files changed without changing what they say."""
         with self._database.session() as session:
             for version_id, source_hash in source_hashes.items():
-                session.execute(update(VersionRow).where(VersionRow.id == version_id).values(source_hash=source_hash))
+                values = {"source_hash": source_hash, "reader": READER_VERSION}
+                session.execute(update(VersionRow).where(VersionRow.id == version_id).values(**values))
 
     def adopt(self, document_ids: Iterable[str], root: str) -> None:
         """Notes that documents belong to another root from now on."""
         with self._database.session() as session:
-            for batch in batched(document_ids, _BATCH):
+            for batch in batched(document_ids, BATCH):
                 session.execute(update(DocumentRow).where(DocumentRow.id.in_(batch)).values(root=root))
 
     def prune(self, keep: int) -> None:
@@ -210,54 +199,27 @@ class Publisher:
             used = exists().where(ChunkRow.key == EmbeddingRow.key)
             session.execute(delete(EmbeddingRow).where(~used))
 
-    def missing_keys(self, keys: Iterable[str]) -> set[str]:
-        """Those of `keys` whose embedding is not in the database."""
-        wanted = set(keys)
-        with self._database.session() as session:
-            for batch in batched(sorted(wanted), _BATCH):
-                wanted -= set(session.scalars(select(EmbeddingRow.key).where(EmbeddingRow.key.in_(batch))))
-        return wanted
-
-    def _embed_missing(self, texts: dict[str, str]) -> int:
-        missing = sorted(self.missing_keys(texts))
-        for batch in batched(missing, _BATCH):
-            # Saved batch by batch: what was embedded stays embedded, whatever happens to the run.
-            vectors = self._embedder.embed([texts[key] for key in batch])
-            with self._database.session() as session:
-                session.add_all(
-                    EmbeddingRow(key=key, vector=np.asarray(vector, dtype="<f4").tobytes())
-                    for key, vector in zip(batch, vectors, strict=True)
-                )
-        return len(missing)
-
-    def _write_points(self, document_id: str, title: str, chunks: Sequence[ChunkRow]) -> None:
-        for batch in batched(chunks, _BATCH):
-            with self._database.session() as session:
-                found = session.execute(
-                    select(EmbeddingRow.key, EmbeddingRow.vector).where(
-                        EmbeddingRow.key.in_({row.key for row in batch})
-                    )
-                )
-                vectors = {key: np.frombuffer(vector, dtype="<f4") for key, vector in found}
-            self._index.write(
-                [
-                    Point(
-                        id=row.id,
-                        document_id=document_id,
-                        version_id=row.version_id,
-                        dense=vectors[row.key],
-                        sparse=self._sparse.encode_document(_keywords(title, row)),
-                    )
-                    for row in batch
-                ]
-            )
+    def _rows(self, change: Change) -> list[ChunkRow]:
+        return chunk_rows(self._generation, change.version_id, change.chunks)
 
 
-def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of at most `size` items."""
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch
+def chunk_rows(generation_id: str, version_id: str, chunks: Sequence[Chunk]) -> list[ChunkRow]:
+    """The rows of a version's chunks in a generation. Their ids follow from what they are."""
+    return [
+        ChunkRow(
+            id=str(uuid.uuid5(_NAMESPACE, f"{generation_id}\x00{version_id}\x00{chunk.ordinal}\x00{chunk.key}")),
+            generation_id=generation_id,
+            version_id=version_id,
+            ordinal=chunk.ordinal,
+            key=chunk.key,
+            text=chunk.text,
+            heading=chunk.heading,
+            page=chunk.page,
+            start=chunk.start,
+            end=chunk.end,
+        )
+        for chunk in chunks
+    ]
 
 
 def _commit_one(session: Session, change: Change, today: date) -> None:
@@ -303,8 +265,9 @@ def _version_row(change: Change, now: datetime) -> VersionRow:
         source_hash=document.source_hash,
         content_hash=document.content_hash,
         metadata_hash=change.metadata_hash,
-        splitter=change.splitter,
+        reader=READER_VERSION,
         text=document.text,
+        blocks=pack(document.blocks),
         chunk_count=len(change.chunks),
         created_at=now,
     )
@@ -313,25 +276,3 @@ def _version_row(change: Change, now: datetime) -> VersionRow:
 def _groups(document: ParsedDocument) -> list[str] | None:
     groups = document.metadata.groups
     return None if groups is None else list(groups)
-
-
-def _chunk_row(change: Change, chunk: Chunk) -> ChunkRow:
-    return ChunkRow(
-        id=change.chunk_id(chunk),
-        version_id=change.version_id,
-        ordinal=chunk.ordinal,
-        key=chunk.key,
-        text=chunk.text,
-        heading=chunk.heading,
-        page=chunk.page,
-        start=chunk.start,
-        end=chunk.end,
-    )
-
-
-def _as_chunk(row: ChunkRow) -> Chunk:
-    return Chunk(ordinal=row.ordinal, key=row.key, text=row.text, heading=row.heading)
-
-
-def _keywords(title: str, row: ChunkRow) -> str:
-    return "\n".join(part for part in (title, row.heading, row.text) if part)

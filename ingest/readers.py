@@ -38,7 +38,8 @@ class Reading(Value):
         """SHA-256 over the blocks: equal for files that say the same, whatever their bytes."""
         digest = hashlib.sha256()
         for block in self.blocks:
-            digest.update("\x00".join((block.kind, *block.headings, block.text, "\x01")).encode())
+            page = "" if block.page is None else str(block.page)
+            digest.update("\x00".join((block.kind, page, *block.headings, block.text, "\x01")).encode())
         return digest.hexdigest()
 
 

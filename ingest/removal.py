@@ -6,14 +6,12 @@ from collections.abc import Iterator, Sequence
 from sqlalchemy import Text, cast, delete, func, select, update
 from sqlalchemy.orm import Session
 
-from ingest.publish import batched
 from ingest.report import DeletionReport
+from ingest.writer import BATCH, batched
 from tandem.database import Database
 from tandem.errors import NotFound
+from tandem.generations import Generations
 from tandem.tables import AnswerRow, ChunkRow, DocumentRow, EmbeddingRow, StyleCandidateRow, VersionRow
-from tandem.vectors import VectorIndex
-
-_BATCH = 500
 
 
 class Remover:
@@ -21,12 +19,12 @@ class Remover:
 
     Args:
         database: Decides; a document without a published version answers nothing.
-        index: Loses the points afterwards.
+        generations: Lose the points afterwards, one that is being built included.
     """
 
-    def __init__(self, database: Database, index: VectorIndex) -> None:
+    def __init__(self, database: Database, generations: Generations) -> None:
         self._database = database
-        self._index = index
+        self._generations = generations
 
     def remove(self, document_id: str) -> DeletionReport:
         """Deletes one document, then looks into each store whether anything of it is left.
@@ -47,7 +45,7 @@ class Remover:
             ).all()
             answers = len(list(_answers_about(session, document_id)))
             candidates = len(list(_candidates_about(session, document_id)))
-        points = sum(self._index.count(version_id) for version_id in version_ids)
+        points = self._points(version_ids)
         self.remove_all([document_id])
         embeddings = self._drop_embeddings(set(held))
         return DeletionReport(
@@ -63,7 +61,7 @@ class Remover:
 
     def remove_all(self, document_ids: Sequence[str]) -> None:
         """Deletes documents, those that are there: first they stop answering, then they go."""
-        for batch in batched(document_ids, _BATCH):
+        for batch in batched(document_ids, BATCH):
             self.withdraw(batch)
             self.erase(batch)
 
@@ -78,8 +76,9 @@ class Remover:
 
     def erase(self, document_ids: Sequence[str]) -> None:
         """Deletes vectors, receipts that quote the documents, style candidates made from them, and their rows."""
-        for document_id in document_ids:
-            self._index.delete_document(document_id)
+        for index in self._generations.indexes():
+            for document_id in document_ids:
+                index.delete_document(document_id)
         with self._database.session() as session:
             for document_id in document_ids:
                 answers = list(_answers_about(session, document_id))
@@ -90,7 +89,7 @@ class Remover:
 
     def _drop_embeddings(self, keys: set[str]) -> int:
         dropped = 0
-        for batch in batched(sorted(keys), _BATCH):
+        for batch in batched(sorted(keys), BATCH):
             with self._database.session() as session:
                 used = set(session.scalars(select(ChunkRow.key).where(ChunkRow.key.in_(batch))))
                 gone = [key for key in batch if key not in used]
@@ -99,19 +98,22 @@ class Remover:
                 dropped += held
         return dropped
 
+    def _points(self, version_ids: Sequence[str]) -> int:
+        return sum(index.count(id) for index in self._generations.indexes() for id in version_ids)
+
     def _probe(self, document_id: str, version_ids: Sequence[str]) -> dict[str, int]:
         with self._database.session() as session:
             versions = session.scalar(select(func.count()).where(VersionRow.document_id == document_id)) or 0
             chunks = sum(
                 session.scalar(select(func.count()).where(ChunkRow.version_id.in_(batch))) or 0
-                for batch in batched(version_ids, _BATCH)
+                for batch in batched(version_ids, BATCH)
             )
             answers = len(list(_answers_about(session, document_id)))
             candidates = len(list(_candidates_about(session, document_id)))
         return {
             "versions": versions,
             "chunks": chunks,
-            "points": sum(self._index.count(version_id) for version_id in version_ids),
+            "points": self._points(version_ids),
             "answers": answers,
             "style_candidates": candidates,
         }

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import delete, or_, select, update
+from sqlalchemy import delete, func, or_, select, update
 
-from ingest.publish import Publisher, batched
+from ingest.publish import Publisher
 from ingest.removal import Remover
+from ingest.writer import batched
 from tandem.database import Database
-from tandem.tables import DocumentRow, IngestRunRow, VersionRow
-from tandem.vectors import VectorIndex
+from tandem.generations import Generation, Generations
+from tandem.tables import ChunkRow, DocumentRow, IngestRunRow, VersionRow
 
 
 class Repair:
@@ -16,19 +17,30 @@ class Repair:
 
     Args:
         database: The authority.
-        index: What is made to follow it.
+        generations: Whose live one is made to follow it.
+        live: The live generation.
         publisher: Settles and rewrites versions.
         remover: Finishes deletions.
     """
 
-    def __init__(self, database: Database, index: VectorIndex, publisher: Publisher, remover: Remover) -> None:
+    def __init__(
+        self,
+        database: Database,
+        generations: Generations,
+        live: Generation,
+        publisher: Publisher,
+        remover: Remover,
+    ) -> None:
         self._database = database
-        self._index = index
+        self._generations = generations
+        self._live = live
+        self._index = live.index
         self._publisher = publisher
         self._remover = remover
 
     def run(self) -> None:
         """Repairs everything. The caller holds the ingest lock."""
+        self._generations.tidy()
         self._drop_staged()
         self._finish_deletions()
         self._restore_points()
@@ -53,12 +65,16 @@ class Repair:
     def _restore_points(self) -> None:
         counts = self._index.version_counts()
         with self._database.session() as session:
-            rows = session.execute(select(VersionRow.id, VersionRow.chunk_count)).all()
-        known = {row.id: row.chunk_count for row in rows}
-        for version_id in counts.keys() - known.keys():
+            known = set(session.scalars(select(VersionRow.id).where(VersionRow.state != "staged")))
+            expected = session.execute(
+                select(ChunkRow.version_id, func.count())
+                .join(VersionRow, ChunkRow.version_id == VersionRow.id)
+                .where(VersionRow.state == "published", ChunkRow.generation_id == self._live.id)
+                .group_by(ChunkRow.version_id)
+            ).all()
+        for version_id in counts.keys() - known:
             self._index.delete_version(version_id)
-        short = [id for id, expected in known.items() if counts.get(id, 0) != expected]
-        for row in self._published(short):
+        for row in self._published([id for id, number in expected if counts.get(id, 0) != number]):
             with self._database.session() as session:
                 session.execute(update(VersionRow).where(VersionRow.id == row.id).values(indexed=False))
             self._publisher.rewrite(row)

@@ -1,5 +1,6 @@
 """What a run did, and what a deletion removed: the values that the command line and the API show."""
 
+from collections.abc import Callable
 from typing import Literal
 
 from pydantic import Field
@@ -40,12 +41,34 @@ class IngestReport(Value):
 
 
 class Progress(Value):
-    """Where a run is. `total` counts the documents found; `done` those read, and published or refused."""
+    """Where a run is. `total` and `done` count documents, or chunks at the stages `embed` and `reindex`."""
 
-    stage: Literal["read", "publish", "delete"]
+    stage: Literal["read", "embed", "publish", "delete", "reindex"]
     done: int
     total: int
     path: str = ""
+
+
+OnProgress = Callable[[Progress], None]
+
+
+class ReindexReport(Value):
+    """What building another generation took.
+
+    Attributes:
+        generation: Its id.
+        model_id: The embedding model.
+        splitter: Version and sizes of the splitter.
+        versions: Versions of documents in it.
+    """
+
+    generation: str
+    model_id: str
+    splitter: str
+    versions: int
+    chunks_embedded: int
+    chunks_reused: int
+    seconds: float
 
 
 class DeletionReport(Value):

@@ -1,25 +1,32 @@
 """The way in: paths, uploads and deletions, one at a time, each recorded with its report."""
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ingest.engine import Engine, LocalEngine
 from ingest.lock import exclusive
 from ingest.publish import Publisher
+from ingest.reindex import Reindex
 from ingest.removal import Remover
 from ingest.repair import Repair
-from ingest.report import DeletionReport, IngestReport
-from ingest.sandbox import Sandbox
+from ingest.report import DeletionReport, IngestReport, OnProgress, ReindexReport
 from ingest.source import locate, upload_id
-from ingest.sync import OnProgress, Sync
+from ingest.splitter import recipe
+from ingest.sync import Sync
+from ingest.writer import Writer
 from tandem.database import Database
-from tandem.embedder import Embedder
+from tandem.generations import Generation, Generations, Recipe
 from tandem.schemas import Metadata
 from tandem.settings import Settings
 from tandem.sparse import SparseEncoder
 from tandem.tables import AuditRow, IngestRunRow
-from tandem.vectors import VectorIndex
+
+
+def _silent(progress: object) -> None:
+    """Nobody watches."""
 
 
 class Ingestor:
@@ -27,34 +34,33 @@ class Ingestor:
 
     Args:
         database: Migrated state database.
-        index: Open index.
-        embedder: For texts never seen before.
+        generations: The index; the first run makes its first generation.
         sparse: For keyword vectors.
         settings: Limits, splitting, the data directory.
-        sandbox: A running one to share; it is then not closed here.
+        engine: Where documents are read, split and embedded; here when None. One that is given is not closed here.
         publisher, remover: Others than the usual ones, for tests that force faults.
     """
 
     def __init__(
         self,
         database: Database,
-        index: VectorIndex,
-        embedder: Embedder,
+        generations: Generations,
         sparse: SparseEncoder,
         settings: Settings,
         *,
-        sandbox: Sandbox | None = None,
-        publisher: Publisher | None = None,
-        remover: Remover | None = None,
+        engine: Engine | None = None,
+        publisher: type[Publisher] = Publisher,
+        remover: type[Remover] = Remover,
     ) -> None:
         self._database = database
-        self._index = index
+        self._generations = generations
+        self._sparse = sparse
         self._settings = settings
-        self._sandbox = sandbox or Sandbox(settings.ingest)
-        self._owns_sandbox = sandbox is None
-        self._publisher = publisher or Publisher(database, index, embedder, sparse)
-        self._remover = remover or Remover(database, index)
-        self._model_id = embedder.model_id
+        self._engine: Engine = engine or LocalEngine(settings.ingest)
+        self._owns_engine = engine is None
+        self._publisher = publisher
+        self._remover = remover(database, generations)
+        self._wanted = Recipe(generations.embedder.model_id, recipe(settings.splitter))
 
     def ingest(
         self,
@@ -66,10 +72,10 @@ class Ingestor:
         user: str = "",
         run_id: str | None = None,
     ) -> IngestReport:
-        """Syncs folders and adds or updates files.
+        """Syncs folders and adds or updates files; then rebuilds the index if the settings ask for another.
 
         Args:
-            paths: Each folder is synced whole: what is gone from it is deleted.
+            paths: Each folder is synced whole: what is gone from it is deleted. None at all: only the index is seen to.
             dry_run: Only say what would happen.
             groups: Groups of documents that name none; None takes the setting.
             on_progress: Called in this thread.
@@ -95,7 +101,9 @@ class Ingestor:
                 for path in paths:
                     run.sync(path)
 
-            return self._recorded(run, [str(path) for path in paths], user, work)
+            report = self._recorded(run, [str(path) for path in paths], user, work)
+        rebuilt = None if dry_run else self.reindex(on_progress=on_progress, user=user)
+        return report if rebuilt is None else _with_reindex(report, rebuilt)
 
     def ingest_upload(
         self, name: str, data: bytes, metadata: Metadata | None = None, *, user: str = ""
@@ -132,28 +140,62 @@ class Ingestor:
     def repair(self) -> None:
         """Finishes or undoes what a crash left half-done; `ingest` does so itself."""
         with exclusive(self._settings.data_dir, self._settings.ingest.lock_timeout):
-            self._repair()
+            live = self._generations.start(self._wanted)
+            self._repair(live, self._publisher(self._database, self._writer(live)))
+
+    def reindex(self, *, on_progress: OnProgress | None = None, user: str = "") -> ReindexReport | None:
+        """Builds the generation that the settings ask for beside the live one, and lets it take over.
+
+        Other ingests take turns with it, questions are answered all the time, and a build that was interrupted goes on
+        where it stopped.
+
+        Returns:
+            What was done; None when the live generation is the one that the settings ask for.
+
+        Raises:
+            Busy, Unavailable: As for `ingest`; the live generation goes on answering.
+        """
+        if self._generations.recipe() == self._wanted:
+            return None
+        build = Reindex(self._database, self._generations, self._wanted, self._turn, on_progress or _silent)
+        report = build.run(lambda generation: self._writer(generation, on_progress))
+        self._audit(user, "reindex", report.generation, report.model_dump(mode="json"))
+        return report
 
     def close(self) -> None:
         """Ends the parsing process."""
-        if self._owns_sandbox:
-            self._sandbox.close()
+        if self._owns_engine:
+            self._engine.close()
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """The ingest lock for one step of a build, with all repaired."""
+        with exclusive(self._settings.data_dir, self._settings.ingest.lock_timeout):
+            live = self._generations.start(self._wanted)
+            self._repair(live, self._publisher(self._database, self._writer(live)))
+            yield
+
+    def _writer(self, generation: Generation, on_progress: OnProgress | None = None) -> Writer:
+        return Writer(self._database, generation, self._sparse, self._engine, on_progress or _silent)
 
     def _sync(self, groups: tuple[str, ...] | None, dry_run: bool, on_progress: OnProgress | None) -> Sync:
+        generations = self._generations
+        live = generations.planned(self._wanted) if dry_run else generations.start(self._wanted)
+        writer = self._writer(live, on_progress)
         return Sync(
             self._database,
-            self._sandbox,
-            self._publisher,
+            self._engine,
+            writer,
+            self._publisher(self._database, writer),
             self._remover,
             self._settings,
-            self._model_id,
             groups,
             dry_run,
-            on_progress or (lambda progress: None),
+            on_progress or _silent,
         )
 
-    def _repair(self) -> None:
-        Repair(self._database, self._index, self._publisher, self._remover).run()
+    def _repair(self, live: Generation, publisher: Publisher) -> None:
+        Repair(self._database, self._generations, live, publisher, self._remover).run()
 
     def _recorded(self, run: Sync, paths: list[str], user: str, work: Callable[[], object]) -> IngestReport:
         """Runs `work` with its row in the database, from the first moment to the report."""
@@ -162,14 +204,14 @@ class Ingestor:
             run.begin()
             work()
             return run.report(time.monotonic() - started)
-        self._repair()
+        self._repair(run.writer.generation, run.publisher)
         with self._database.session() as session:
             session.add(IngestRunRow(id=run.id, state="running", paths=paths, started_at=datetime.now(UTC)))
         report: IngestReport | None = None
         try:
             run.begin()
             work()
-            self._publisher.prune(self._settings.ingest.keep_versions)
+            run.publisher.prune(self._settings.ingest.keep_versions)
             report = run.report(time.monotonic() - started)
         finally:
             with self._database.session() as session:
@@ -184,3 +226,17 @@ class Ingestor:
         with self._database.session() as session:
             row = AuditRow(user=user, action=action, subject=subject, detail=detail, created_at=datetime.now(UTC))
             session.add(row)
+
+
+def _with_reindex(report: IngestReport, rebuilt: ReindexReport) -> IngestReport:
+    sentence = (
+        f"The index was built anew for {rebuilt.model_id}: {rebuilt.versions} versions, {rebuilt.chunks_embedded} "
+        f"passages embedded, {rebuilt.chunks_reused} reused."
+    )
+    return report.model_copy(
+        update={
+            "chunks_embedded": report.chunks_embedded + rebuilt.chunks_embedded,
+            "seconds": round(report.seconds + rebuilt.seconds, 3),
+            "warnings": (*report.warnings, sentence),
+        }
+    )

@@ -56,6 +56,12 @@ def recipe(settings: SplitterSettings) -> str:
     return f"{SPLITTER_VERSION}.{settings.target_words}.{settings.max_words}"
 
 
+def sizes(recipe: str) -> SplitterSettings:
+    """The sizes that a recipe names. Its version is only this module's own: chunks are always made by the newest."""
+    _, target, most = recipe.split(".")
+    return SplitterSettings(target_words=int(target), max_words=int(most))
+
+
 def split(text: str, blocks: Sequence[Block], settings: SplitterSettings, model_id: str) -> list[Chunk]:
     """Splits a document.
 

@@ -9,15 +9,16 @@ from functools import partial
 from pathlib import Path
 
 from ingest.diff import Known, is_untouched, judge, starts_on
+from ingest.engine import Engine, Job, Prepared
 from ingest.known import known_documents
 from ingest.metadata import FOLDER_FILE, Declared, FolderMetadata, front_matter_of, metadata_hash, resolve
 from ingest.publish import Change, Publisher
 from ingest.readers import READER_VERSION
 from ingest.removal import Remover
-from ingest.report import Failure, IngestReport, Progress
-from ingest.sandbox import Sandbox
+from ingest.report import Failure, IngestReport, OnProgress, Progress
 from ingest.source import Found, Source, locate, read_bytes
-from ingest.splitter import recipe, split
+from ingest.splitter import sizes
+from ingest.writer import Writer
 from tandem.database import Database
 from tandem.errors import DocumentError
 from tandem.schemas import Metadata, ParsedDocument
@@ -26,7 +27,21 @@ from tandem.settings import Settings
 # A group is published together: large enough for full embedding batches, small enough to fit in memory.
 _GROUP_DOCUMENTS = 64
 _GROUP_CHUNKS = 1024
-OnProgress = Callable[[Progress], None]
+# Files are handed to the engine together, so that a cluster has something to share out.
+_TOGETHER = 64
+_TOGETHER_BYTES = 64_000_000
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A file that must be read. `source_hash`: SHA-256 of its bytes."""
+
+    id: str
+    data: bytes
+    source_hash: str
+    metadata: Metadata
+    root: str
+    known: Known | None
 
 
 @dataclass
@@ -34,18 +49,17 @@ class Sync:
     """One run: what was found so far, and the group of changes that is being gathered.
 
     Attributes:
-        database, sandbox, publisher, remover, settings: What it works with.
-        model_id: The embedding model, part of every chunk's key.
+        database, engine, writer, publisher, remover, settings: What it works with.
         groups: Groups of documents that name none.
         dry_run: Nothing is written.
     """
 
     database: Database
-    sandbox: Sandbox
+    engine: Engine
+    writer: Writer
     publisher: Publisher
     remover: Remover
     settings: Settings
-    model_id: str
     groups: tuple[str, ...] | None = None
     dry_run: bool = False
     on_progress: OnProgress = lambda progress: None
@@ -59,6 +73,7 @@ class Sync:
     failed: list[Failure] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     adminonly: list[str] = field(default_factory=list)
+    pending: list[Pending] = field(default_factory=list)
     group: list[Change] = field(default_factory=list)
     touched: dict[str, str] = field(default_factory=dict)
     planned_keys: set[str] = field(default_factory=set)
@@ -69,28 +84,26 @@ class Sync:
         """Looks up what is there; nothing may change it but this run."""
         self.known = known_documents(self.database)
 
-    @property
-    def splitter(self) -> str:
-        """What chunks depend on besides the text; when it changes, all is split, and embedded, anew."""
-        return f"{READER_VERSION}.{recipe(self.settings.splitter)}.{self.model_id}"[:64]
-
     def sync(self, path: Path) -> None:
         """Ingests one folder or file."""
         source = locate(path, {known.root for known in self.known.values()})
         owned = self._owned(source)
         folders = FolderMetadata(source.base)
+        total = len(source.files)
         for done, found in enumerate(source.files):
-            self.on_progress(Progress(stage="read", done=done, total=len(source.files), path=found.id))
+            self.on_progress(Progress(stage="read", done=done, total=total, path=found.id))
             self._attempt(found.id, partial(self._consider, source, found, folders, owned))
+        self._read_pending()
         self._flush()
-        self.on_progress(Progress(stage="publish", done=len(source.files), total=len(source.files)))
+        self.on_progress(Progress(stage="publish", done=total, total=total))
         self._adopt(source, owned)
         if source.is_folder:
             self._delete_gone(source, owned)
 
     def add(self, id: str, data: bytes, declared: Declared) -> None:
         """Ingests one upload."""
-        self._attempt(id, lambda: self._read(id, data, declared, {}, root=self._root_of(id)))
+        self._attempt(id, lambda: self._compare(id, data, declared, {}, root=self._root_of(id)))
+        self._read_pending()
         self._flush()
 
     def report(self, seconds: float) -> IngestReport:
@@ -114,8 +127,8 @@ class Sync:
             work()
         except DocumentError as exc:
             self.failed.append(Failure(path=id, reason=exc.reason, message=exc.message))
-        if len(self.group) >= _GROUP_DOCUMENTS or sum(len(change.chunks) for change in self.group) >= _GROUP_CHUNKS:
-            self._flush()
+        if len(self.pending) >= _TOGETHER or sum(len(file.data) for file in self.pending) >= _TOGETHER_BYTES:
+            self._read_pending()
 
     def _consider(self, source: Source, found: Found, folders: FolderMetadata, owned: frozenset[str]) -> None:
         if found.refused is not None:
@@ -123,54 +136,54 @@ class Sync:
         self._check_conflict(source, found.id, owned)
         data = read_bytes(found, source.base, self.settings.ingest.max_file_bytes)
         sidecar, folder = folders.declared(found.path)
-        self._read(found.id, data, sidecar, folder, source.root)
+        self._compare(found.id, data, sidecar, folder, source.root)
 
-    def _read(self, id: str, data: bytes, sidecar: Declared, folder: Declared, root: str) -> None:
+    def _compare(self, id: str, data: bytes, sidecar: Declared, folder: Declared, root: str) -> None:
+        """A file that is as it was is kept as it is; any other must be read."""
         metadata = resolve(id, front_matter_of(id, data), sidecar, folder, self.groups)
         known = self.known.get(id)
         source_hash = hashlib.sha256(data).hexdigest()
-        if known is not None and is_untouched(known, source_hash, metadata, self.splitter):
+        if known is not None and is_untouched(known, source_hash, metadata, READER_VERSION):
             self._keep(id, known, metadata)
-            return
-        document = self._parse(id, data, metadata)
-        self.warnings.extend(f"{id}: {warning}" for warning in document.warnings)
-        declared_hash = metadata_hash(metadata)
-        verdict = judge(known, document, declared_hash, self.splitter)
-        if known is not None and verdict == "unchanged":
-            self.touched[known.version_id] = source_hash
-            self._keep(id, known, metadata)
-            return
-        (self.added if verdict == "added" else self.updated).add(id)
-        self._note_groups(id, metadata)
-        self.group.append(self._change(document, declared_hash, root, known))
+        else:
+            self.pending.append(Pending(id, data, source_hash, metadata, root, known))
 
-    def _parse(self, id: str, data: bytes, metadata: Metadata) -> ParsedDocument:
-        """Parses one document."""
-        reading = self.sandbox.parse(id, data)
-        return ParsedDocument(
-            id=id,
-            path=id,
-            text=reading.text,
-            blocks=reading.blocks,
-            metadata=metadata.model_copy(update={"title": metadata.title or reading.title}),
-            content_hash=reading.content_hash,
-            source_hash=hashlib.sha256(data).hexdigest(),
-            warnings=reading.warnings,
-        )
+    def _read_pending(self) -> None:
+        """Reads and splits what has gathered, and judges each document."""
+        pending, self.pending = self.pending, []
+        jobs = [Job(file.id, file.data) for file in pending]
+        recipe = self.writer.generation.recipe
+        outcomes = self.engine.prepare(jobs, sizes(recipe.splitter), recipe.model_id)
+        for file, outcome in zip(pending, outcomes, strict=True):
+            if isinstance(outcome, Prepared):
+                self._judge(file, outcome)
+            else:
+                self.failed.append(Failure(path=file.id, reason=outcome.reason, message=outcome.message))
+            if len(self.group) >= _GROUP_DOCUMENTS or sum(len(change.chunks) for change in self.group) >= _GROUP_CHUNKS:
+                self._flush()
 
-    def _change(self, document: ParsedDocument, declared_hash: str, root: str, known: Known | None) -> Change:
-        """Splits a document and puts together what is to be published."""
-        chunks = split(document.text, document.blocks, self.settings.splitter, self.model_id)
-        same_text = known is not None and known.content_hash == document.content_hash
-        return Change(
+    def _judge(self, file: Pending, prepared: Prepared) -> None:
+        """What says what it said is kept; the rest is gathered to be published."""
+        document = _document(file, prepared)
+        self.warnings.extend(f"{file.id}: {warning}" for warning in document.warnings)
+        declared_hash = metadata_hash(file.metadata)
+        verdict = judge(file.known, document, declared_hash)
+        if file.known is not None and verdict == "unchanged":
+            self.touched[file.known.version_id] = file.source_hash
+            self._keep(file.id, file.known, file.metadata)
+            return
+        (self.added if verdict == "added" else self.updated).add(file.id)
+        self._note_groups(file.id, file.metadata)
+        same_text = file.known is not None and file.known.content_hash == document.content_hash
+        change = Change(
             document=document,
-            chunks=tuple(chunks),
-            root=root,
+            chunks=prepared.chunks,
+            root=file.root,
             metadata_hash=declared_hash,
-            splitter=self.splitter,
-            live_from=starts_on(document.metadata, known, same_text, self.today),
-            seq=known.seq + 1 if known else 1,
+            live_from=starts_on(document.metadata, file.known, same_text, self.today),
+            seq=file.known.seq + 1 if file.known else 1,
         )
+        self.group.append(change)
 
     def _keep(self, id: str, known: Known, metadata: Metadata) -> None:
         self.unchanged.add(id)
@@ -184,7 +197,7 @@ class Sync:
         keys = {chunk.key for change in group for chunk in change.chunks}
         self.chunks += sum(len(change.chunks) for change in group)
         if self.dry_run:
-            self.embedded += len(self.publisher.missing_keys(keys - self.planned_keys))
+            self.embedded += len(self.writer.missing(keys - self.planned_keys))
             self.planned_keys |= keys
             return
         self.embedded += self.publisher.publish(group, self.today)
@@ -272,3 +285,17 @@ class Sync:
             f"{len(self.adminonly)} documents name no groups, so only admins can read them ({few}). "
             f"Write `groups: [everyone]` into {FOLDER_FILE} in the folder, or run again with --groups everyone."
         ]
+
+
+def _document(file: Pending, prepared: Prepared) -> ParsedDocument:
+    reading = prepared.reading
+    return ParsedDocument(
+        id=file.id,
+        path=file.id,
+        text=reading.text,
+        blocks=reading.blocks,
+        metadata=file.metadata.model_copy(update={"title": file.metadata.title or reading.title}),
+        content_hash=reading.content_hash,
+        source_hash=file.source_hash,
+        warnings=reading.warnings,
+    )

@@ -119,7 +119,7 @@ class Embedded:
         on_ready: Callable[[str], None] | None,
     ) -> None:
         settings = self._settings
-        ingestor = Ingestor(container.database, container.index, container.embedder, container.sparse, settings)
+        ingestor = Ingestor(container.database, container.generations, container.sparse, settings)
         stack.callback(ingestor.close)
         runs = IngestRuns(container.database, ingestor)
         stack.push_async_callback(runs.close)

@@ -8,13 +8,14 @@ from tandem.completions import Completions
 from tandem.database import Database
 from tandem.embedder import Embedder
 from tandem.evidence import EvidenceSelector
+from tandem.generations import Generations
+from tandem.qdrant import open_qdrant
 from tandem.registry import Registry
 from tandem.retriever import Retriever
 from tandem.settings import Settings
 from tandem.sparse import SparseEncoder
 from tandem.style import StyleGuide, load_style
-from tandem.vectors import VectorIndex, open_index
-from tandem.weights import model_dir
+from tandem.weights import model_dir, models_dir
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Container:
 
     settings: Settings
     database: Database
-    index: VectorIndex
+    generations: Generations
     embedder: Embedder
     sparse: SparseEncoder
     retriever: Retriever
@@ -36,7 +37,7 @@ class Container:
     async def aclose(self) -> None:
         """Releases connections and the index's folder."""
         await self.completions.aclose()
-        self.index.close()
+        self.generations.close()
         self.database.close()
 
 
@@ -54,11 +55,10 @@ def bootstrap(settings: Settings, *, model_url: str) -> Container:
     """
     database = Database(settings.database)
     database.migrate()
-    embedder = Embedder(model_dir(settings, settings.embedding.model), settings.embedding)
-    index = open_index(settings, embedder.dimension)
-    index.ensure()
+    generations = open_generations(settings, database)
+    embedder = generations.embedder
     sparse = SparseEncoder()
-    retriever = Retriever(database, index, embedder, sparse, settings.retrieval)
+    retriever = Retriever(database, generations, sparse, settings.retrieval)
     registry = Registry(settings.registry)
     key = settings.model.api_key.get_secret_value() if settings.model.api_key else None
     completions = Completions(model_url, key, settings.model.timeout)
@@ -67,5 +67,20 @@ def bootstrap(settings: Settings, *, model_url: str) -> Container:
     evidence = EvidenceSelector(embedder, sparse, settings.retrieval)
     assistant = Assistant(retriever, evidence, completions, adapters, database, style, settings)
     return Container(
-        settings, database, index, embedder, sparse, retriever, registry, completions, adapters, assistant, style
+        settings, database, generations, embedder, sparse, retriever, registry, completions, adapters, assistant, style
     )
+
+
+def open_generations(settings: Settings, database: Database) -> Generations:
+    """Opens the index and the embedding model that the settings name.
+
+    Raises:
+        ModelUnavailable: The model was not prepared.
+        IndexUnavailable: Another process holds the index's folder, or it is broken.
+    """
+    embedder = Embedder(model_dir(settings, settings.embedding.model), settings.embedding)
+
+    def other(model_id: str) -> Embedder:
+        return Embedder(models_dir(settings) / model_id, settings.embedding)
+
+    return Generations(database, open_qdrant(settings), embedder, other)

@@ -13,12 +13,13 @@ from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.orm import defer
 
 from tandem.database import Database
-from tandem.embedder import Embedder
+from tandem.errors import IndexUnavailable
+from tandem.generations import Generations
 from tandem.schemas import Passage, Principal
 from tandem.settings import RetrievalSettings
 from tandem.sparse import SparseEncoder
 from tandem.tables import ChunkRow, DocumentRow, VersionRow
-from tandem.vectors import Hit, Scope, VectorIndex
+from tandem.vectors import Hit, Scope
 
 # Searches for one question, when documents change while it is answered.
 _ATTEMPTS = 3
@@ -38,16 +39,10 @@ class Retriever:
     """Finds the passages for a question. Synchronous and safe to call from several threads."""
 
     def __init__(
-        self,
-        database: Database,
-        index: VectorIndex,
-        embedder: Embedder,
-        sparse: SparseEncoder,
-        settings: RetrievalSettings,
+        self, database: Database, generations: Generations, sparse: SparseEncoder, settings: RetrievalSettings
     ) -> None:
         self._database = database
-        self._index = index
-        self._embedder = embedder
+        self._generations = generations
         self._sparse = sparse
         self._settings = settings
 
@@ -95,17 +90,28 @@ class Retriever:
         """
         if not question.strip() or not (principal.admin or principal.groups):
             return []
-        dense = self._embedder.embed([question])[0]
         sparse = self._sparse.encode_query(question)
-        scope = self._scope(principal, as_of)
-        for _ in range(_ATTEMPTS):
-            hits = self._index.query(dense, sparse, scope, candidates=candidates)
+        scope, generation = self._scope(principal, as_of), self._generations.live()
+        checked: list[AuthorisedChunk] = []
+        for attempt in range(1, _ATTEMPTS + 1):
+            if generation is None:  # nothing was ever ingested
+                return []
+            try:
+                dense = generation.embedder.embed([question])[0]
+                hits = generation.index.query(dense, sparse, scope, candidates=candidates)
+            except IndexUnavailable:
+                # The collection may just have been replaced by the next generation's.
+                if attempt == _ATTEMPTS or self._generations.live() is generation:
+                    raise
+                hits = []
             checked = self._checked(hits, principal, as_of)
-            if len(checked) == len(hits):
+            if hits and len(checked) == len(hits):
                 break
-            # A version may have been replaced since the scope was read; its successor is then found at a second look.
-            before, scope = scope, self._scope(principal, as_of)
-            if scope == before:
+            # A version, or the whole generation, may have been replaced since the scope was read; its successor is
+            # then found at a second look.
+            before = (scope, generation)
+            scope, generation = self._scope(principal, as_of), self._generations.live()
+            if (scope, generation) == before:
                 break
         return checked
 

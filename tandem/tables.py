@@ -16,6 +16,21 @@ class Table(DeclarativeBase):
     """Base of all tables."""
 
 
+class GenerationRow(Table):
+    """A generation of the index: an embedding model and a way of splitting, with a collection of its own.
+
+    `state`: `live` (the one that answers; at most one) or `building` (its points are being written beside it).
+    """
+
+    __tablename__ = "generations"
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    state: Mapped[str] = mapped_column(String(16))
+    model_id: Mapped[str] = mapped_column(String(128))
+    splitter: Mapped[str] = mapped_column(String(64))
+    collection: Mapped[str] = mapped_column(String(64))  # follows the alias in the collection's name
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+
+
 class DocumentRow(Table):
     """A document, by its path relative to the ingested root (or the name it was uploaded under)."""
 
@@ -31,6 +46,9 @@ class VersionRow(Table):
     `state`: `staged` (points being written, invisible), `published` (committed), `retired` (never live again).
     `indexed`: the index already shows what this row says; a search must name the versions where it does not.
     `source_hash`: SHA-256 of the file's bytes, so that an untouched file need not even be parsed.
+    `reader`: version of the readers that last read it.
+    `blocks`: where its blocks lie in `text`, packed, so that it can be split anew without its file.
+    `chunk_count`: chunks in the live generation.
     `live_from`/`live_until`: days on which it is in force, half-open; NULL means without bound.
     """
 
@@ -53,8 +71,9 @@ class VersionRow(Table):
     source_hash: Mapped[str] = mapped_column(String(64), default="")
     content_hash: Mapped[str] = mapped_column(String(64))
     metadata_hash: Mapped[str] = mapped_column(String(64))
-    splitter: Mapped[str] = mapped_column(String(64))
+    reader: Mapped[str] = mapped_column(String(64))
     text: Mapped[str] = mapped_column(Text)
+    blocks: Mapped[dict[str, Any] | None] = mapped_column(JSON, deferred=True)
     chunk_count: Mapped[int] = mapped_column(default=0)
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     __table_args__ = (
@@ -64,10 +83,11 @@ class VersionRow(Table):
 
 
 class ChunkRow(Table):
-    """A chunk of a version. `id` is also the id of its point in Qdrant."""
+    """A chunk of a version in one generation. `id` is also the id of its point in Qdrant."""
 
     __tablename__ = "chunks"
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    generation_id: Mapped[str] = mapped_column(ForeignKey("generations.id", ondelete="CASCADE"), index=True)
     version_id: Mapped[str] = mapped_column(ForeignKey("versions.id", ondelete="CASCADE"), index=True)
     ordinal: Mapped[int]
     key: Mapped[str] = mapped_column(String(64), index=True)

@@ -1,36 +1,25 @@
-"""The vector index: Qdrant, embedded in a folder or a server by URL, through the same calls.
+"""One collection of the vector index: writing, hiding, showing and searching chunks.
 
 The index is derived: what it says about readers and dates narrows a search and proves nothing. Only
 `tandem.retriever` may search it (a contract test looks), since only there is each hit checked in the database.
 """
 
-import contextlib
-import math
-import sqlite3
-import threading
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
-from pathlib import Path
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from qdrant_client import QdrantClient, models
-from qdrant_client.common.client_exceptions import QdrantException
-from qdrant_client.http.exceptions import ApiException
+from qdrant_client import models
 
-from tandem.errors import IndexUnavailable
-from tandem.index_folder import claim_folder
 from tandem.points import Hit, Point, Scope
-from tandem.settings import Settings
+from tandem.qdrant import DENSE, SPARSE, Qdrant
 from tandem.sparse import SparseVector
 
-__all__ = ["Hit", "Point", "Scope", "VectorIndex", "open_index"]
+__all__ = ["Hit", "Point", "Scope", "VectorIndex"]
 
-DENSE = "dense"
-SPARSE = "sparse"
 # Stands for the admins among the readers. Whoever calls a group so gains nothing: the database does not know it.
 ADMINS = "\u0000admin"
 # Bounds of a live interval as day numbers, where the database has NULL.
@@ -40,101 +29,85 @@ FOREVER = date.max.toordinal() + 1
 RRF_K = 60
 _BATCH = 256
 _PAGE = 4096
-# The payload is as small as a search allows, since the embedded engine reads it point by point: whom a point is shown
-# to (nobody before its version is settled), the first day, and the day after the last.
-_INDEXED = {
-    "version_id": models.PayloadSchemaType.KEYWORD,
-    "document_id": models.PayloadSchemaType.KEYWORD,
-    "readers": models.PayloadSchemaType.KEYWORD,
-    "since": models.PayloadSchemaType.INTEGER,
-    "until": models.PayloadSchemaType.INTEGER,
-}
 
 
 class VectorIndex:
     """One collection of chunks with a dense and a sparse vector each. Safe to call from several threads.
 
     Args:
-        client: Embedded or remote.
-        collection: The alias that is searched; the collection behind it carries a number.
-        dimension: Length of the dense vectors.
+        qdrant: Where it lies.
+        collection: Its name.
 
     Every method raises IndexUnavailable when Qdrant does not answer.
     """
 
-    def __init__(self, client: QdrantClient, collection: str, dimension: int) -> None:
-        self._client = client
-        self._collection = collection
-        self._dimension = dimension
-        self._folder = client.init_options["path"]
-        # Embedded Qdrant is plain Python over lists and one SQLite connection: one call at a time.
-        self._lock = threading.RLock() if self._folder is not None else contextlib.nullcontext()
-
-    def ensure(self) -> None:
-        """Creates the collection and its alias where they are missing.
-
-        Raises:
-            IndexUnavailable: The collection holds vectors of another length.
-        """
-        with self._calling():
-            if self._collection not in {alias.alias_name for alias in self._client.get_aliases().aliases}:
-                self._create(f"{self._collection}-1")
-            held = self._client.get_collection(self._collection).config.params.vectors
-        size = held[DENSE].size if isinstance(held, dict) and DENSE in held else None
-        if size != self._dimension:
-            raise IndexUnavailable(
-                f"The index {self._collection!r} holds vectors of length {size!r}, the embedding model makes "
-                f"{self._dimension}. Set TANDEM_QDRANT__COLLECTION to a new name and ingest again."
-            )
+    def __init__(self, qdrant: Qdrant, collection: str) -> None:
+        self._qdrant = qdrant
+        self.collection = collection
 
     def write(self, points: Sequence[Point]) -> None:
         """Writes points, shown to nobody. Not atomic: `count` says whether all have arrived."""
         for start in range(0, len(points), _BATCH):
             structs = [_struct(point) for point in points[start : start + _BATCH]]
-            with self._calling():
-                self._client.upsert(self._collection, structs, wait=True)
+            with self._qdrant.calling() as client:
+                client.upsert(self.collection, structs, wait=True)
 
     def settle(
         self,
-        version_id: str,
+        chunk_ids: Sequence[str],
         *,
-        visible: bool,
         live_from: date | None,
         live_until: date | None,
         groups: Sequence[str] | None,
     ) -> None:
-        """Makes the points of a version say what the database says of it."""
+        """Makes the points of a version visible, to whom and for when the database says."""
         payload = {
-            "readers": [ADMINS, *sorted(set(groups or ()))] if visible else [],
+            "readers": [ADMINS, *sorted(set(groups or ()))],
             "since": live_from.toordinal() if live_from else ALWAYS,
             "until": live_until.toordinal() if live_until else FOREVER,
         }
-        with self._calling():
-            self._client.set_payload(self._collection, payload, points=_is("version_id", version_id), wait=True)
+        # By id: the embedded engine would look through all points for those of a version.
+        for batch in _batched(chunk_ids):
+            with self._qdrant.calling() as client:
+                client.set_payload(self.collection, payload, points=batch, wait=True)
+
+    def delete(self, chunk_ids: Sequence[str]) -> None:
+        """Deletes points, those that are there."""
+        for batch in _batched(chunk_ids):
+            with self._qdrant.calling() as client:
+                client.delete(self.collection, models.PointIdsList(points=list(batch)), wait=True)
+
+    def present(self, chunk_ids: Sequence[str]) -> int:
+        """How many of these points are there."""
+        found = 0
+        for batch in _batched(chunk_ids):
+            with self._qdrant.calling() as client:
+                found += len(client.retrieve(self.collection, batch, with_payload=False, with_vectors=False))
+        return found
 
     def count(self, version_id: str) -> int:
         """The number of points of a version, counted exactly."""
-        with self._calling():
-            return self._client.count(self._collection, _is("version_id", version_id), exact=True).count
+        with self._qdrant.calling() as client:
+            return client.count(self.collection, _is("version_id", version_id), exact=True).count
 
     def delete_version(self, version_id: str) -> None:
         """Deletes the points of a version."""
-        with self._calling():
-            self._client.delete(self._collection, _is("version_id", version_id), wait=True)
+        with self._qdrant.calling() as client:
+            client.delete(self.collection, _is("version_id", version_id), wait=True)
 
     def delete_document(self, document_id: str) -> None:
         """Deletes the points of all versions of a document."""
-        with self._calling():
-            self._client.delete(self._collection, _is("document_id", document_id), wait=True)
+        with self._qdrant.calling() as client:
+            client.delete(self.collection, _is("document_id", document_id), wait=True)
 
     def version_counts(self) -> dict[str, int]:
         """How many points each version has in the index. Reads all points: for repair, not for answering."""
         counts: Counter[str] = Counter()
         offset: Any = None
         while True:
-            with self._calling():
-                records, offset = self._client.scroll(
-                    self._collection, limit=_PAGE, offset=offset, with_payload=["version_id"], with_vectors=False
+            with self._qdrant.calling() as client:
+                records, offset = client.scroll(
+                    self.collection, limit=_PAGE, offset=offset, with_payload=["version_id"], with_vectors=False
                 )
             counts.update(str(record.payload["version_id"]) for record in records if record.payload)
             if offset is None:
@@ -158,9 +131,9 @@ class VectorIndex:
         prefetch = [models.Prefetch(query=dense.tolist(), using=DENSE, filter=condition, limit=candidates)]
         if sparse.indices:
             prefetch.append(models.Prefetch(query=_sparse(sparse), using=SPARSE, filter=condition, limit=candidates))
-        with self._calling():
-            found = self._client.query_points(
-                self._collection,
+        with self._qdrant.calling() as client:
+            found = client.query_points(
+                self.collection,
                 prefetch=prefetch,
                 query=models.RrfQuery(rrf=models.Rrf(k=RRF_K)),
                 limit=candidates,
@@ -170,80 +143,11 @@ class VectorIndex:
         hits = [Hit(str(point.id), point.score, _similarity(dense, point.vector)) for point in found]
         return sorted(hits, key=lambda hit: (-hit.score, -hit.similarity, hit.chunk_id))
 
-    def ping(self) -> None:
-        """Raises IndexUnavailable unless Qdrant answers and has the collection."""
-        with self._calling():
-            self._client.get_collection(self._collection)
 
-    def close(self) -> None:
-        """Closes the client, and with it the lock on the folder."""
-        with self._lock:
-            self._client.close()
-
-    def _create(self, name: str) -> None:
-        if not self._client.collection_exists(name):
-            self._client.create_collection(
-                name,
-                vectors_config={DENSE: models.VectorParams(size=self._dimension, distance=models.Distance.COSINE)},
-                # No IDF modifier: the engine would count terms over documents that the asker may not read.
-                sparse_vectors_config={SPARSE: models.SparseVectorParams()},
-            )
-        if self._folder is not None:
-            _log_ahead(Path(self._folder))
-        else:  # the embedded engine has no payload indexes
-            for field, schema in _INDEXED.items():
-                self._client.create_payload_index(name, field, schema, wait=True)
-        create = models.CreateAlias(collection_name=name, alias_name=self._collection)
-        self._client.update_collection_aliases([models.CreateAliasOperation(create_alias=create)])
-
-    @contextlib.contextmanager
-    def _calling(self) -> Iterator[None]:
-        try:
-            with self._lock:
-                yield
-        except (ApiException, QdrantException, sqlite3.Error, OSError, RuntimeError) as exc:
-            raise IndexUnavailable(
-                f"The vector index {self._collection!r} does not answer: {str(exc).strip()}. "
-                "Check that Qdrant runs at TANDEM_QDRANT__URL, or that the data directory can be written."
-            ) from exc
-
-
-def open_index(settings: Settings, dimension: int) -> VectorIndex:
-    """Opens the index that the settings name: a server by URL, or embedded in the data directory.
-
-    Args:
-        settings: `qdrant.url`, else `qdrant_path`.
-        dimension: Length of the embedder's vectors.
-
-    Raises:
-        IndexUnavailable: The folder is open to other users, held by another process, or broken.
-    """
-    qdrant = settings.qdrant
-    if qdrant.url is None:
-        return VectorIndex(_open_folder(settings.qdrant_path), qdrant.collection, dimension)
-    key = qdrant.api_key.get_secret_value() if qdrant.api_key else None
-    with warnings.catch_warnings():
-        # The client warns of a key over plain HTTP, which is what an internal network has.
-        warnings.simplefilter("ignore", UserWarning)
-        client = QdrantClient(url=qdrant.url, api_key=key, timeout=math.ceil(qdrant.timeout), check_compatibility=False)
-    return VectorIndex(client, qdrant.collection, dimension)
-
-
-def _open_folder(folder: Path) -> QdrantClient:
-    claim_folder(folder)
-    try:
-        return QdrantClient(path=str(folder))
-    except Exception as exc:  # it unpickles what it finds, so anything may come
-        raise IndexUnavailable(
-            f"The index in {str(folder)!r} cannot be opened: {exc}. Move that folder away and ingest again."
-        ) from exc
-
-
-def _log_ahead(folder: Path) -> None:
-    """Has SQLite, where embedded Qdrant commits each point by itself, wait for the disk once a commit, not thrice."""
-    for file in folder.glob("collection/*/storage.sqlite"):
-        with contextlib.closing(sqlite3.connect(file)) as connection:
-            connection.execute("PRAGMA journal_mode=WAL")  # stays with the file
+def _batched(ids: Iterable[str]) -> Iterator[list[models.ExtendedPointId]]:
+    iterator = iter(ids)
+    while batch := list(islice(iterator, _BATCH)):
+        yield [*batch]
 
 
 def _struct(point: Point) -> models.PointStruct:

@@ -30,7 +30,7 @@ async def serve(settings: Settings) -> None:
     async with contextlib.AsyncExitStack() as stack:
         container = await asyncio.to_thread(bootstrap, settings, model_url=settings.model.url)
         stack.push_async_callback(container.aclose)
-        ingestor = Ingestor(container.database, container.index, container.embedder, container.sparse, settings)
+        ingestor = Ingestor(container.database, container.generations, container.sparse, settings)
         stack.callback(ingestor.close)
         runs = IngestRuns(container.database, ingestor)
         stack.push_async_callback(runs.close)

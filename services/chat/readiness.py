@@ -41,7 +41,7 @@ class ReadinessProbe:
         container = self._container
         database, index, model = await asyncio.gather(
             self._blocking("database", container.database.ping),
-            self._blocking("index", container.index.ping),
+            self._blocking("index", container.generations.ping),
             self._model_state(),
         )
         status: Literal["ready", "degraded", "unavailable"] = "ready"

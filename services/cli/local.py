@@ -6,12 +6,10 @@ from ingest.run import Ingestor
 from services.chat.library import Library
 from services.embedded import prepare_data_dir
 from services.model.weights import ensure_models
+from tandem.bootstrap import open_generations
 from tandem.database import Database
-from tandem.embedder import Embedder
 from tandem.settings import Settings
 from tandem.sparse import SparseEncoder
-from tandem.vectors import open_index
-from tandem.weights import model_dir
 
 
 class Local:
@@ -26,10 +24,8 @@ class Local:
         ensure_models(settings, base=False)
         self.database = Database(settings.database)
         self.database.migrate()
-        embedder = Embedder(model_dir(settings, settings.embedding.model), settings.embedding)
-        self._index = open_index(settings, embedder.dimension)
-        self._index.ensure()
-        self.ingestor = Ingestor(self.database, self._index, embedder, SparseEncoder(), settings)
+        self._generations = open_generations(settings, self.database)
+        self.ingestor = Ingestor(self.database, self._generations, SparseEncoder(), settings)
         self.library = Library(self.database)
 
     def __enter__(self) -> "Local":
@@ -39,5 +35,5 @@ class Local:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.ingestor.close()
-        self._index.close()
+        self._generations.close()
         self.database.close()

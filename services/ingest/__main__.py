@@ -115,7 +115,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     async with contextlib.AsyncExitStack() as stack:
         container = await asyncio.to_thread(bootstrap, settings, model_url=settings.model.url or NOWHERE)
         stack.push_async_callback(container.aclose)
-        ingestor = Ingestor(container.database, container.index, container.embedder, container.sparse, settings)
+        ingestor = Ingestor(container.database, container.generations, container.sparse, settings)
         stack.callback(ingestor.close)
         watcher = Watcher(ingestor, folders)
         await stack.enter_async_context(listening(create_app(watcher), settings.server))

@@ -9,11 +9,10 @@ from pathlib import Path
 from ingest.report import IngestReport
 from ingest.run import Ingestor
 from services.model.weights import ensure_models
+from tandem.bootstrap import open_generations
 from tandem.database import Database
-from tandem.embedder import Embedder
 from tandem.settings import REPOSITORY, Settings
 from tandem.sparse import SparseEncoder
-from tandem.vectors import open_index
 
 
 def touch(root: Path) -> None:
@@ -56,10 +55,9 @@ def test_cost_of_changes(settings: Settings, tmp_path: Path) -> None:
     settings.data_dir.mkdir(mode=0o700)
     database = Database(settings.database)
     database.migrate()
-    embedder = Embedder(ensure_models(settings, base=False).embedder, settings.embedding)
-    index = open_index(settings, embedder.dimension)
-    index.ensure()
-    ingestor = Ingestor(database, index, embedder, SparseEncoder(), settings)
+    ensure_models(settings, base=False)
+    generations = open_generations(settings, database)
+    ingestor = Ingestor(database, generations, SparseEncoder(), settings)
 
     def run() -> tuple[IngestReport, float]:
         started = time.perf_counter()
@@ -76,5 +74,5 @@ def test_cost_of_changes(settings: Settings, tmp_path: Path) -> None:
         )
         assert not report.failed
     ingestor.close()
-    index.close()
+    generations.close()
     database.close()

@@ -195,7 +195,7 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, migrated: Path):
         container = Container(
             settings=settings,
             database=database,
-            index=cast(Any, index),
+            generations=cast(Any, index),
             embedder=unused,
             sparse=unused,
             retriever=unused,

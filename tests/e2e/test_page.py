@@ -109,7 +109,7 @@ class Site:
         container = Container(
             settings=settings,
             database=self.database,
-            index=part,
+            generations=part,
             embedder=unused,
             sparse=unused,
             retriever=unused,

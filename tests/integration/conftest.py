@@ -1,12 +1,17 @@
-"""The real embedder, loaded once for all integration tests."""
+"""The real embedder, loaded once for all integration tests, and the index over a data directory of a test's own."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from services.model.weights import ensure_models
+from tandem.database import Database
 from tandem.embedder import Embedder
-from tandem.settings import load_settings
+from tandem.generations import Generations
+from tandem.qdrant import open_qdrant
+from tandem.settings import EmbeddingSettings, Settings, load_settings
+from tandem.weights import models_dir
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +22,13 @@ def embedder_dir() -> Path:
 @pytest.fixture(scope="session")
 def embedder(embedder_dir: Path) -> Embedder:
     return Embedder(embedder_dir, load_settings().embedding)
+
+
+@pytest.fixture(scope="session")
+def open_index(embedder: Embedder) -> Callable[[Settings, Database], Generations]:
+    """Opens the index in a data directory, with the embedder that is loaded already."""
+
+    def other(model_id: str) -> Embedder:
+        return Embedder(models_dir(load_settings()) / model_id, EmbeddingSettings())
+
+    return lambda settings, database: Generations(database, open_qdrant(settings), embedder, other)

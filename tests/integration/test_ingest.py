@@ -4,7 +4,7 @@ seen meanwhile, and what a crash leaves behind."""
 import asyncio
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select
 
+from ingest.engine import LocalEngine
 from ingest.lock import exclusive
 from ingest.publish import Publisher
 from ingest.removal import Remover
@@ -21,15 +22,16 @@ from ingest.sandbox import Sandbox
 from ingest.watch import watch
 from services.chat.library import Library
 from tandem.database import Database
-from tandem.embedder import Embedder
 from tandem.errors import Busy, InputError, NotFound
+from tandem.generations import Generations
 from tandem.retriever import Retriever
 from tandem.schemas import Metadata, Principal
 from tandem.settings import IngestSettings, Settings, load_settings
 from tandem.sparse import SparseEncoder
 from tandem.tables import AnswerRow, ChunkRow, EmbeddingRow, IngestRunRow, StyleCandidateRow, VersionRow
-from tandem.vectors import VectorIndex, open_index
+from tandem.vectors import VectorIndex
 
+OpenIndex = Callable[[Settings, Database], Generations]
 TODAY = datetime.now(UTC).date()
 ADMIN = Principal(user="root", admin=True)
 ADA = Principal(user="ada", groups=frozenset({"everyone"}))
@@ -41,23 +43,25 @@ class House:
 
     settings: Settings
     database: Database
-    index: VectorIndex
-    embedder: Embedder
+    generations: Generations
     sparse: SparseEncoder
-    sandbox: Sandbox
+    engine: LocalEngine
     retriever: Retriever
 
     def ingestor(self, publisher: type[Publisher] = Publisher, remover: type[Remover] = Remover) -> Ingestor:
         return Ingestor(
             self.database,
-            self.index,
-            self.embedder,
+            self.generations,
             self.sparse,
             self.settings,
-            sandbox=self.sandbox,
-            publisher=publisher(self.database, self.index, self.embedder, self.sparse),
-            remover=remover(self.database, self.index),
+            engine=self.engine,
+            publisher=publisher,
+            remover=remover,
         )
+
+    @property
+    def index(self) -> VectorIndex:
+        return self.generations.live().index
 
     def ingest(self, *paths: Path, **options) -> IngestReport:
         return self.ingestor().ingest(paths, **options)
@@ -79,16 +83,15 @@ def sandbox() -> Iterator[Sandbox]:
 
 
 @pytest.fixture
-def house(tmp_path: Path, embedder: Embedder, sandbox: Sandbox) -> Iterator[House]:
+def house(tmp_path: Path, open_index: OpenIndex, sandbox: Sandbox) -> Iterator[House]:
     settings = load_settings(data_dir=tmp_path / "data", ingest={"lock_timeout": 0.5})
     database = Database(settings.database)
     database.migrate()
-    index = open_index(settings, embedder.dimension)
-    index.ensure()
+    generations = open_index(settings, database)
     sparse = SparseEncoder()
-    retriever = Retriever(database, index, embedder, sparse, settings.retrieval)
-    yield House(settings, database, index, embedder, sparse, sandbox, retriever)
-    index.close()
+    retriever = Retriever(database, generations, sparse, settings.retrieval)
+    yield House(settings, database, generations, sparse, LocalEngine(settings.ingest, sandbox), retriever)
+    generations.close()
     database.close()
 
 

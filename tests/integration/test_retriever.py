@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -12,15 +12,17 @@ from sqlalchemy import update
 from tandem.database import Database
 from tandem.embedder import Embedder
 from tandem.errors import DatabaseUnavailable
+from tandem.generations import Generation, Generations, Recipe
 from tandem.llama_retriever import TandemRetriever
 from tandem.points import Point
 from tandem.retriever import Retriever
 from tandem.schemas import Principal
-from tandem.settings import RetrievalSettings, load_settings
+from tandem.settings import RetrievalSettings, Settings, load_settings
 from tandem.sparse import SparseEncoder
 from tandem.tables import ChunkRow, DocumentRow, VersionRow
-from tandem.vectors import VectorIndex, open_index
+from tandem.vectors import VectorIndex
 
+OpenIndex = Callable[[Settings, Database], Generations]
 DAY = date(2026, 3, 1)
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 ADA = Principal(user="ada", groups=frozenset({"everyone"}))
@@ -34,10 +36,11 @@ NEW = "Employees may carry over up to 8 unused days of annual leave."
 class Library:
     """Puts versions into both stores, in whatever agreement the test asks for."""
 
-    def __init__(self, database: Database, index: VectorIndex, embedder: Embedder, sparse: SparseEncoder) -> None:
+    def __init__(self, database: Database, live: Generation, sparse: SparseEncoder) -> None:
         self._database = database
-        self._index = index
-        self._embedder = embedder
+        self._live = live
+        self._index = live.index
+        self._embedder = live.embedder
         self._sparse = sparse
         self._seq = 0
 
@@ -58,6 +61,7 @@ class Library:
         chunks = [
             ChunkRow(
                 id=str(uuid.uuid5(uuid.UUID(version), str(n))),
+                generation_id=self._live.id,
                 version_id=version,
                 ordinal=n,
                 key=f"{n:064}",
@@ -75,7 +79,7 @@ class Library:
                     id=version, document_id=document, seq=self._seq, state=state, indexed=settled,
                     title=f"About {document}", label="2.0", source_url=f"https://intranet.example/{document}",
                     groups=None if groups is None else list(groups), live_from=live_from, live_until=live_until,
-                    effective_from=live_from, source_hash="s", content_hash="c", metadata_hash="m", splitter="1",
+                    effective_from=live_from, source_hash="s", content_hash="c", metadata_hash="m", reader="1",
                     text="\n".join(texts), chunk_count=len(texts), created_at=NOW,
                 )
             )  # fmt: skip
@@ -89,7 +93,8 @@ class Library:
             ]
         )
         if settled:
-            self._index.settle(version, visible=True, live_from=live_from, live_until=live_until, groups=groups)
+            chunk_ids = [chunk.id for chunk in chunks]
+            self._index.settle(chunk_ids, live_from=live_from, live_until=live_until, groups=groups)
         return version
 
     def change(self, version: str, **values: object) -> None:
@@ -107,21 +112,20 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 
 @pytest.fixture
-def index(tmp_path: Path, embedder: Embedder) -> Iterator[VectorIndex]:
-    index = open_index(load_settings(data_dir=tmp_path), embedder.dimension)
-    index.ensure()
-    yield index
-    index.close()
+def generations(tmp_path: Path, database: Database, open_index: OpenIndex) -> Iterator[Generations]:
+    generations = open_index(load_settings(data_dir=tmp_path), database)
+    yield generations
+    generations.close()
 
 
 @pytest.fixture
-def library(database: Database, index: VectorIndex, embedder: Embedder) -> Library:
-    return Library(database, index, embedder, SparseEncoder())
+def library(database: Database, generations: Generations, embedder: Embedder) -> Library:
+    return Library(database, generations.start(Recipe(embedder.model_id, "1.90.160")), SparseEncoder())
 
 
 @pytest.fixture
-def retriever(database: Database, index: VectorIndex, embedder: Embedder) -> Retriever:
-    return Retriever(database, index, embedder, SparseEncoder(), RetrievalSettings())
+def retriever(database: Database, generations: Generations) -> Retriever:
+    return Retriever(database, generations, SparseEncoder(), RetrievalSettings())
 
 
 def quotes(retriever: Retriever, principal: Principal = ADA, day: date = DAY) -> list[str]:
@@ -297,10 +301,10 @@ def test_odd_questions_are_no_errors(library: Library, retriever: Retriever):
     assert retriever.retrieve("\x00'; DROP TABLE chunks; -- " * 500, ADA, DAY)
 
 
-def test_without_the_database_there_is_no_answer(library: Library, index: VectorIndex, embedder: Embedder):
+def test_without_the_database_there_is_no_answer(library: Library, generations: Generations):
     library.add("leave", [OLD])
     down = Database("postgresql+psycopg://127.0.0.1:1/x?connect_timeout=2")
-    retriever = Retriever(down, index, embedder, SparseEncoder(), RetrievalSettings())
+    retriever = Retriever(down, generations, SparseEncoder(), RetrievalSettings())
     with pytest.raises(DatabaseUnavailable):
         retriever.retrieve(QUESTION, ADA, DAY)
 

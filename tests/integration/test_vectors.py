@@ -18,11 +18,13 @@ from qdrant_client import QdrantClient
 
 from tandem.errors import IndexUnavailable
 from tandem.points import Point, Scope
+from tandem.qdrant import Qdrant, open_qdrant
 from tandem.settings import Settings, load_settings
 from tandem.sparse import SparseVector
-from tandem.vectors import VectorIndex, open_index
+from tandem.vectors import VectorIndex
 
 DIMENSION = 16
+COLLECTION = "tandem-test"
 DAY = date(2026, 3, 1)
 
 
@@ -32,11 +34,16 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def index(settings: Settings) -> Iterator[VectorIndex]:
-    index = open_index(settings, DIMENSION)
-    index.ensure()
-    yield index
-    index.close()
+def qdrant(settings: Settings) -> Iterator[Qdrant]:
+    qdrant = open_qdrant(settings)
+    qdrant.create(COLLECTION, DIMENSION)
+    yield qdrant
+    qdrant.close()
+
+
+@pytest.fixture
+def index(qdrant: Qdrant) -> VectorIndex:
+    return VectorIndex(qdrant, COLLECTION)
 
 
 def make_points(count: int, *, version: str = "v", document: str = "d", seed: int = 0) -> list[Point]:
@@ -65,8 +72,8 @@ def make_sparse(rng: np.random.Generator) -> SparseVector:
 
 def publish(index: VectorIndex, points: list[Point], **standing: object) -> None:
     index.write(points)
-    terms = {"visible": True, "live_from": None, "live_until": None, "groups": ["everyone"], **standing}
-    index.settle(points[0].version_id, **terms)
+    terms = {"live_from": None, "live_until": None, "groups": ["everyone"], **standing}
+    index.settle([point.id for point in points], **terms)
 
 
 def ids(index: VectorIndex, scope: Scope, *, seed: int = 7) -> list[str]:
@@ -86,12 +93,29 @@ def test_points_are_written_invisible_and_counted(index: VectorIndex):
     assert ids(index, ADMIN) == []
 
 
-def test_settling_shows_and_hides(index: VectorIndex):
-    points = make_points(5)
+def test_settling_shows_to_whom_it_says(index: VectorIndex):
+    points = make_points(300)
     publish(index, points)
     assert set(ids(index, EVERYONE)) == {point.id for point in points}
-    index.settle("v", visible=False, live_from=None, live_until=None, groups=["everyone"])
-    assert ids(index, ADMIN) == []
+    index.settle([point.id for point in points], live_from=None, live_until=None, groups=["hr"])
+    assert ids(index, EVERYONE) == []
+
+
+def test_points_are_counted_and_deleted_by_id(index: VectorIndex):
+    points = make_points(300)
+    index.write(points[:280])
+    chunk_ids = [point.id for point in points]
+    assert index.present(chunk_ids) == 280
+    index.delete(chunk_ids[20:])
+    assert index.present(chunk_ids) == 20
+    assert index.count("v") == 20
+
+
+def test_settling_points_that_are_lost_is_told(index: VectorIndex):
+    points = make_points(2)
+    index.write(points[:1])
+    with pytest.raises(IndexUnavailable):
+        index.settle([point.id for point in points], live_from=None, live_until=None, groups=["everyone"])
 
 
 def test_writing_twice_keeps_one_of_each(index: VectorIndex):
@@ -125,19 +149,21 @@ def test_a_scope_without_groups_cannot_be_made():
         Scope(as_of=DAY, groups=frozenset())
 
 
-def test_everything_is_there_after_reopening(index: VectorIndex, settings: Settings):
+def test_everything_is_there_after_reopening(qdrant: Qdrant, index: VectorIndex, settings: Settings):
     publish(index, make_points(30), live_from=date(2026, 1, 1))
     before = ids(index, EVERYONE)
-    index.close()
-    again = open_index(settings, DIMENSION)
-    again.ensure()
+    qdrant.close()
+    reopened = open_qdrant(settings)
+    again = VectorIndex(reopened, COLLECTION)
     assert ids(again, EVERYONE) == before
     assert again.count("v") == 30
-    again.close()
+    reopened.close()
 
 
 @pytest.mark.parametrize("reopened", [False, True])
-def test_a_scope_finds_what_it_admits_and_nothing_else(index: VectorIndex, settings: Settings, reopened: bool):
+def test_a_scope_finds_what_it_admits_and_nothing_else(
+    qdrant: Qdrant, index: VectorIndex, settings: Settings, reopened: bool
+):
     """Every kind of version against every kind of scope; the test works out by itself what must be found."""
     first, last = date.min, date.max
     versions = {
@@ -152,14 +178,17 @@ def test_a_scope_finds_what_it_admits_and_nothing_else(index: VectorIndex, setti
     }
     points = {name: make_points(3, version=name, seed=n) for n, name in enumerate(versions)}
     for name, (groups, since, until, visible) in versions.items():
-        publish(index, points[name], groups=groups, visible=visible,
-                live_from=None if since == first else since, live_until=None if until == last else until)  # fmt: skip
+        if visible:
+            live = {"live_from": None if since == first else since, "live_until": None if until == last else until}
+            publish(index, points[name], groups=groups, **live)
+        else:
+            index.write(points[name])
     points["staged"] = make_points(3, version="staged", seed=50)
     index.write(points["staged"])
     if reopened:
-        index.close()
-        index = open_index(settings, DIMENSION)
-        index.ensure()
+        qdrant.close()
+        qdrant = open_qdrant(settings)
+        index = VectorIndex(qdrant, COLLECTION)
     for day in (date(2026, 2, 28), date(2026, 3, 1), date(2026, 3, 2)):
         for groups in (None, {"everyone"}, {"hr", "x"}, {"nobody"}):
             for admitted, excluded in ((set(), set()), ({"hidden", "staged"}, {"open"}), ({"unsaid", "x"}, {"closed"})):
@@ -173,7 +202,7 @@ def test_a_scope_finds_what_it_admits_and_nothing_else(index: VectorIndex, setti
                 } - excluded | (admitted & points.keys())
                 assert sorted(ids(index, scope)) == sorted(point.id for name in expected for point in points[name])
     if reopened:
-        index.close()
+        qdrant.close()
 
 
 def test_meaning_and_words_are_fused_by_rank(index: VectorIndex):
@@ -209,7 +238,7 @@ def test_a_failed_change_is_told_and_leaves_what_was(index: VectorIndex, monkeyp
     with monkeypatch.context() as fault:
         fault.setattr(QdrantClient, "set_payload", lambda *_, **__: (_ for _ in ()).throw(OSError("disk full")))
         with pytest.raises(IndexUnavailable, match="disk full"):
-            index.settle("v", visible=False, live_from=None, live_until=None, groups=None)
+            index.settle([point.id for point in make_points(4)], live_from=None, live_until=None, groups=None)
     assert len(ids(index, EVERYONE)) == 4
 
 
@@ -249,7 +278,7 @@ def test_a_folder_that_others_can_open_is_refused(settings: Settings):
     settings.qdrant_path.mkdir(parents=True)
     settings.qdrant_path.chmod(0o755)
     with pytest.raises(IndexUnavailable, match="chmod 700"):
-        open_index(settings, DIMENSION)
+        open_qdrant(settings)
 
 
 def test_the_folder_is_made_private(index: VectorIndex, settings: Settings):
@@ -259,9 +288,9 @@ def test_the_folder_is_made_private(index: VectorIndex, settings: Settings):
 def test_a_folder_held_by_another_process_is_told(settings: Settings):
     code = (
         "import sys; from pathlib import Path; from tandem.settings import load_settings; "
-        "from tandem.vectors import open_index; "
-        f"index = open_index(load_settings(data_dir=Path({str(settings.data_dir)!r})), 16); "
-        "index.ensure(); print('held', flush=True); sys.stdin.read()"
+        "from tandem.qdrant import open_qdrant; "
+        f"held = open_qdrant(load_settings(data_dir=Path({str(settings.data_dir)!r}))); "
+        "print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=dict(os.environ)
@@ -272,22 +301,33 @@ def test_a_folder_held_by_another_process_is_told(settings: Settings):
         with pytest.raises(
             IndexUnavailable, match="held by another process: is a Tandem server running on it"
         ) as caught:
-            open_index(settings, DIMENSION)
+            open_qdrant(settings)
         assert str(settings.qdrant_path) in caught.value.message
         holder.stdin.close()
-    open_index(settings, DIMENSION).close()
+    open_qdrant(settings).close()
 
 
-def test_vectors_of_another_length_are_refused(index: VectorIndex, settings: Settings):
-    index.close()
-    other = open_index(settings, DIMENSION * 2)
+def test_vectors_of_another_length_are_refused(qdrant: Qdrant):
     with pytest.raises(IndexUnavailable, match="length 16"):
-        other.ensure()
-    other.close()
+        qdrant.create(COLLECTION, DIMENSION * 2)
+
+
+def test_the_alias_moves_from_one_collection_to_the_next(qdrant: Qdrant):
+    qdrant.create("tandem-next", DIMENSION)
+    for collection in (COLLECTION, "tandem-next", "tandem-next"):
+        qdrant.point_alias(collection)
+        with qdrant.calling() as client:
+            behind = {alias.alias_name: alias.collection_name for alias in client.get_aliases().aliases}
+        assert behind == {"tandem": collection}
+    qdrant.drop(COLLECTION)
+    qdrant.drop(COLLECTION)
+    qdrant.ping("tandem-next")
+    with pytest.raises(IndexUnavailable, match="is gone"):
+        qdrant.ping(COLLECTION)
 
 
 def test_a_server_that_is_down_is_told(tmp_path: Path):
-    index = open_index(load_settings(data_dir=tmp_path, qdrant={"url": "http://127.0.0.1:1"}), DIMENSION)
+    qdrant = open_qdrant(load_settings(data_dir=tmp_path, qdrant={"url": "http://127.0.0.1:1"}))
     with pytest.raises(IndexUnavailable, match="TANDEM_QDRANT__URL"):
-        index.ensure()
-    index.close()
+        qdrant.ping(None)
+    qdrant.close()

@@ -5,14 +5,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import create_engine, func, select, text
+from sqlalchemy import Connection, create_engine, func, select, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from tandem.database import Database
+from tandem.database import MIGRATIONS, Database
 from tandem.errors import DatabaseUnavailable, SettingsError
-from tandem.tables import AuditRow, DocumentRow, EmbeddingRow, Table, VersionRow
+from tandem.tables import AuditRow, ChunkRow, DocumentRow, EmbeddingRow, GenerationRow, Table, VersionRow
 
 POSTGRES = "postgresql+psycopg://127.0.0.1/test"
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -112,7 +114,7 @@ def test_a_session_rolls_back_on_any_error(database: Database):
 def test_foreign_keys_hold_and_cascade(database: Database):
     version = {
         "state": "published", "groups": ["everyone"], "content_hash": "c", "metadata_hash": "m",
-        "splitter": "1", "text": "t", "created_at": NOW,
+        "reader": "1", "text": "t", "created_at": NOW,
     }  # fmt: skip
     with pytest.raises(IntegrityError), database.session() as session:
         session.add(VersionRow(id="v0", document_id="nobody", seq=1, **version))
@@ -192,3 +194,32 @@ def test_a_url_that_cannot_be_read_is_a_settings_error():
     for url in ("nonsense", "oracle9://x/y"):
         with pytest.raises(SettingsError, match="TANDEM_DATABASE_URL"):
             Database(url)
+
+
+def test_what_was_ingested_before_there_were_generations_is_the_live_one(database: Database):
+    with database.engine.begin() as connection:
+        migrate_to(connection, "0001")
+        connection.exec_driver_sql("INSERT INTO documents VALUES ('d', '', '2026-01-01 00:00:00')")
+        connection.exec_driver_sql(
+            "INSERT INTO versions (id, document_id, seq, state, indexed, title, owner, label, source_url, trust, "
+            "source_hash, content_hash, metadata_hash, splitter, text, chunk_count, created_at) VALUES "
+            "('v', 'd', 1, 'published', true, '', '', '', '', '', 's', 'c', 'm', '1.1.90.160.mini-0123', 't', 1, "
+            "'2026-01-01 00:00:00')"
+        )
+        connection.exec_driver_sql(
+            'INSERT INTO chunks (id, version_id, ordinal, key, text, heading, start, "end") '
+            "VALUES ('x', 'v', 0, 'k', 't', '', 0, 1)"
+        )
+    database.migrate()
+    with database.session() as session:
+        (generation,) = session.scalars(select(GenerationRow)).all()
+        assert (generation.state, generation.model_id, generation.splitter) == ("live", "mini-0123", "1.90.160")
+        assert session.get_one(ChunkRow, "x").generation_id == generation.id
+        assert session.get_one(VersionRow, "v").text == "t"
+
+
+def migrate_to(connection: Connection, revision: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["connection"] = connection
+    command.downgrade(config, revision)

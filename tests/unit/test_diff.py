@@ -21,7 +21,7 @@ def known(**changes) -> Known:
         "source_hash": "s",
         "content_hash": "c",
         "metadata_hash": metadata_hash(METADATA),
-        "splitter": "1",
+        "reader": "1",
         "chunk_count": 1,
         "live_from": date(2025, 1, 1),
         "seq": 1,
@@ -39,11 +39,10 @@ def test_untouched_needs_the_same_bytes_metadata_and_splitter() -> None:
 
 def test_verdicts() -> None:
     declared = metadata_hash(METADATA)
-    assert judge(None, DOCUMENT, declared, "1") == "added"
-    assert judge(known(source_hash="other bytes"), DOCUMENT, declared, "1") == "unchanged"
-    assert judge(known(content_hash="x"), DOCUMENT, declared, "1") == "updated"
-    assert judge(known(metadata_hash="x"), DOCUMENT, declared, "1") == "updated"
-    assert judge(known(splitter="2"), DOCUMENT, declared, "1") == "updated"
+    assert judge(None, DOCUMENT, declared) == "added"
+    assert judge(known(source_hash="other bytes"), DOCUMENT, declared) == "unchanged"
+    assert judge(known(content_hash="x"), DOCUMENT, declared) == "updated"
+    assert judge(known(metadata_hash="x"), DOCUMENT, declared) == "updated"
 
 
 def test_first_day_of_a_version() -> None:

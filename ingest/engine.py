@@ -13,7 +13,7 @@ from ingest.splitter import split
 from tandem.embedder import Embedder, Vectors
 from tandem.errors import DocumentError
 from tandem.schemas import Chunk
-from tandem.settings import IngestSettings, SplitterSettings
+from tandem.settings import IngestSettings, Settings, SplitterSettings
 
 
 @dataclass(frozen=True)
@@ -89,3 +89,17 @@ def prepare(sandbox: Sandbox, job: Job, splitter: SplitterSettings, model_id: st
     except DocumentError as exc:
         return exc
     return Prepared(reading, tuple(split(reading.text, reading.blocks, splitter, model_id)))
+
+
+def open_engine(settings: Settings) -> Engine:
+    """The engine that `ingest.engine` names.
+
+    Raises:
+        SettingsError: It is not installed.
+        Unavailable: Its cluster does not answer.
+    """
+    if settings.ingest.engine == "local":
+        return LocalEngine(settings.ingest)
+    from ingest.ray_engine import RayEngine  # an extra
+
+    return RayEngine(settings)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ingest.engine import Engine, LocalEngine
+from ingest.engine import Engine, open_engine
 from ingest.lock import exclusive
 from ingest.publish import Publisher
 from ingest.reindex import Reindex
@@ -37,7 +37,8 @@ class Ingestor:
         generations: The index; the first run makes its first generation.
         sparse: For keyword vectors.
         settings: Limits, splitting, the data directory.
-        engine: Where documents are read, split and embedded; here when None. One that is given is not closed here.
+        engine: Where documents are read, split and embedded; the one the settings name when None. One that is given
+            is not closed here.
         publisher, remover: Others than the usual ones, for tests that force faults.
     """
 
@@ -56,7 +57,7 @@ class Ingestor:
         self._generations = generations
         self._sparse = sparse
         self._settings = settings
-        self._engine: Engine = engine or LocalEngine(settings.ingest)
+        self._engine: Engine = engine or open_engine(settings)
         self._owns_engine = engine is None
         self._publisher = publisher
         self._remover = remover(database, generations)

@@ -50,6 +50,9 @@ class IngestSettings(Section):
     server_paths: bool = Field(True, description="Admins may name folders on the server's disk to ingest.")
     watch: tuple[Path, ...] = Field((), description="Folders the ingest service watches.")
     lock_timeout: float = Field(300.0, ge=0, description="Seconds an ingest waits for another one to end.")
+    engine: Literal["local", "ray"] = Field("local", description="Where documents are read, split and embedded.")
+    ray_address: str | None = Field(None, description="Ray cluster of that engine; unset starts one on this machine.")
+    ray_workers: int = Field(2, ge=1, description="Workers of that engine.")
     keep_versions: int = Field(20, ge=1, description="Old versions kept for each document, for as_of and receipts.")
 
 

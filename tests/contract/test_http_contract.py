@@ -562,7 +562,7 @@ def add_versions(database: Database, document_id: str, *versions: dict[str, Any]
         session.flush()
         for seq, version in enumerate(versions, start=1):
             plain = {"state": "published", "title": document_id, "groups": ["everyone"], "text": f"Text {seq}."}
-            hashes = {"content_hash": "", "metadata_hash": "", "splitter": "s"}
+            hashes = {"content_hash": "", "metadata_hash": "", "reader": "s"}
             row = {"id": f"{document_id}#{seq}", "document_id": document_id, "seq": seq, "created_at": now}
             session.add(VersionRow(**{**plain, **hashes, **row, **version}))
 

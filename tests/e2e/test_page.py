@@ -147,7 +147,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with site.database.session() as session:
         session.add(DocumentRow(id="hr/leave.md", created_at=datetime.now(UTC)))
         session.flush()
-        hashes = {"content_hash": "", "metadata_hash": "", "splitter": "s", "created_at": datetime.now(UTC)}
+        hashes = {"content_hash": "", "metadata_hash": "", "reader": "s", "created_at": datetime.now(UTC)}
         for seq, (text, start, end) in enumerate(
             (("25 days.", None, date(2026, 1, 1)), ("28 days.", date(2026, 1, 1), None)), start=1
         ):

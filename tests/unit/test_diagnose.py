@@ -313,7 +313,7 @@ def test_the_library_has_what_was_committed(database: Database) -> None:
     with database.session() as session:
         for seq, state in enumerate(("retired", "published", "staged"), start=1):
             row = {"id": f"v{seq}", "document_id": "travel.md", "seq": seq, "state": state, "groups": ["everyone"]}
-            hashes = {"content_hash": "", "metadata_hash": "", "splitter": "", "text": f"text {seq}"}
+            hashes = {"content_hash": "", "metadata_hash": "", "reader": "", "text": f"text {seq}"}
             session.add(VersionRow(**row, **hashes, created_at=when))
     library = load_library(database)
     assert [version.id for version in library.of("travel.md")] == ["v1", "v2"]

@@ -115,7 +115,7 @@ def test_thumbs_are_told_apart_by_what_they_are_about(database: Database, tmp_pa
 
 def version(id: str, **fields: object) -> VersionRow:
     row = {"document_id": "a.md", "seq": int(id), "state": "published", "indexed": True, "groups": ["everyone"]}
-    hashes = {"content_hash": "", "metadata_hash": "", "splitter": "", "text": ""}
+    hashes = {"content_hash": "", "metadata_hash": "", "reader": "", "text": ""}
     when = NOW - timedelta(hours=1)
     return VersionRow(**({"id": id, **row, **hashes, "created_at": when} | fields))
 

@@ -17,11 +17,12 @@ from llama_index.core.readers.base import BaseReader
 from llama_index.core.schema import Document
 
 from ingest.cleaning import clean, unreadable_share
+from ingest.limits import Limits
 from tandem.errors import DocumentError
 from tandem.schemas import Block, Value
 
 # Raised whenever a reader starts to give other blocks for the same bytes: unchanged files are then read again.
-READER_VERSION = "1"
+READER_VERSION = "2"
 Kind = Literal["text", "table", "list", "code"]
 
 
@@ -49,20 +50,28 @@ class Draft:
         self.title = ""
         self._max_chars = max_chars
         self._headings: list[tuple[int, str]] = []
+        self._names: list[tuple[str, int | None]] = []
         self._parts: list[str] = []
         self._length = 0
         self._blocks: list[Block] = []
         self._warnings: list[str] = []
         self._smuggled = 0
 
-    def heading(self, level: int, text: str) -> None:
-        """Starts a section; `level` 1 is the outermost. The first heading of all is the title where none is known."""
+    def heading(self, level: int, text: str, page: int | None = None, *, is_name: bool = True) -> None:
+        """Starts a section; `level` 1 is the outermost. The first heading of all is the title where none is known.
+
+        Args:
+            page: Where it stands.
+            is_name: False for one that nobody wrote, such as `Sheet1`: it is neither a title nor text.
+        """
         text = self._clean(text).replace("\n", " ")
         if not text:
             return
         self._headings = [(depth, name) for depth, name in self._headings if depth < level]
         self._headings.append((level, text))
-        self.title = self.title or text
+        if is_name:
+            self.title = self.title or text
+            self._names.append((text, page))
         self._append(text, "\n\n")
 
     def add(self, text: str, kind: Kind = "text", page: int | None = None) -> None:
@@ -96,9 +105,9 @@ class Draft:
             DocumentError: `no_text` when there is nothing to read, `corrupt` when it is not language.
         """
         if not self._blocks:  # a slide or a poster: what looks like headings is the text
-            names, self._parts, self._length, self._headings = self._parts, [], 0, []
-            for name in names:
-                self.add(name)
+            self._parts, self._length, self._headings = [], 0, []
+            for name, page in self._names:
+                self.add(name, page=page)
         text = "".join(self._parts)
         if not any(any(c.isalnum() for c in block.text) for block in self._blocks):
             raise DocumentError(
@@ -139,11 +148,11 @@ class FormatReader(BaseReader):
     """One file format. Subclasses implement `fill`.
 
     Args:
-        max_chars: Text beyond this length is refused as `too_large`.
+        limits: What is beyond them is refused, with a reason.
     """
 
-    def __init__(self, max_chars: int = 5_000_000) -> None:
-        self._max_chars = max_chars
+    def __init__(self, limits: Limits | None = None) -> None:
+        self._limits = limits or Limits()
 
     @abstractmethod
     def fill(self, draft: Draft, data: bytes) -> None:
@@ -163,7 +172,7 @@ class FormatReader(BaseReader):
         Raises:
             DocumentError: The file is refused, with its reason.
         """
-        draft = Draft(self._max_chars)
+        draft = Draft(self._limits.max_chars)
         self.fill(draft, data)
         return draft.finish(fallback_title=re.sub(r"[-_]+", " ", Path(name).stem))
 
@@ -264,11 +273,15 @@ FORMATS: dict[str, Format] = {
     ".text": Format("ingest.readers", "TextReader"),
     ".pdf": Format("ingest.pdf", "PdfReader"),
     ".docx": Format("ingest.docx", "DocxReader"),
+    ".pptx": Format("ingest.pptx", "PptxReader"),
+    ".xlsx": Format("ingest.xlsx", "XlsxReader"),
+    ".odt": Format("ingest.odt", "OdtReader"),
+    ".eml": Format("ingest.eml", "EmlReader"),
 }
-READABLE = "Markdown, HTML, plain text, PDF and DOCX"
+READABLE = "Markdown, HTML, plain text, PDF, DOCX, PPTX, XLSX, ODT and EML"
 
 
-def reader_for(name: str, max_chars: int = 5_000_000) -> FormatReader:
+def reader_for(name: str, limits: Limits | None = None) -> FormatReader:
     """The reader of a file, by its ending.
 
     Raises:
@@ -276,7 +289,7 @@ def reader_for(name: str, max_chars: int = 5_000_000) -> FormatReader:
     """
     check_supported(name)
     entry = FORMATS[Path(name).suffix.lower()]
-    reader: FormatReader = getattr(import_module(entry.module), entry.reader)(max_chars)
+    reader: FormatReader = getattr(import_module(entry.module), entry.reader)(limits)
     return reader
 
 

@@ -14,6 +14,7 @@ from typing import IO, Any
 
 from pydantic import ValidationError
 
+from ingest.limits import limits_of
 from ingest.readers import Reading, check_supported
 from tandem.errors import REASONS, DocumentError
 from tandem.settings import IngestSettings
@@ -53,7 +54,7 @@ class Sandbox:
             "size": len(data),
             "timeout": self._settings.parse_timeout,
             "memory_mib": self._settings.parse_memory_mib,
-            "max_chars": self._settings.max_text_chars,
+            "limits": limits_of(self._settings).model_dump(),
         }
         with self._turn:
             answer = self._exchange(json.dumps(request).encode() + b"\n", data)

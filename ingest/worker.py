@@ -20,6 +20,7 @@ import sys
 import time
 from typing import Any, BinaryIO
 
+from ingest.limits import Limits
 from ingest.readers import FORMATS, reader_for
 from tandem.errors import DocumentError
 
@@ -57,7 +58,7 @@ def _attend(request: dict[str, Any], data: bytes) -> dict[str, Any]:
         finally:
             os._exit(code)  # never back into the loop of the parent
     os.close(sender)
-    limit = request["max_chars"] * _RESULT_FACTOR + 65_536
+    limit = request["limits"]["max_chars"] * _RESULT_FACTOR + 65_536
     with os.fdopen(receiver, "rb", buffering=0) as pipe:
         answer = _collect(pipe, time.monotonic() + _PATIENCE * request["timeout"], limit)
     with contextlib.suppress(ProcessLookupError):
@@ -129,7 +130,7 @@ def _forbid(event: str, arguments: tuple[Any, ...]) -> None:
 
 def _parse(request: dict[str, Any], data: bytes) -> dict[str, Any]:
     try:
-        reading = reader_for(request["name"], request["max_chars"]).read(request["name"], data)
+        reading = reader_for(request["name"], Limits(**request["limits"])).read(request["name"], data)
     except DocumentError as exc:
         return _refusal(exc.reason, exc.message)
     except MemoryError:

@@ -29,7 +29,7 @@ class EmlReader(FormatReader):
         self._check_depth(message)
         subject = clean(_header(message, "Subject")).text.replace("\n", " ")
         draft.title = subject
-        draft.heading(1, subject)
+        draft.heading(1, subject, is_name=False)  # a message without a body has no text
         self._fill_body(draft, message)
         draft.title = subject or draft.title
         attached = [_name(part) for part in _attachments(message)]

@@ -8,7 +8,7 @@ from bs4 import BeautifulSoup
 from bs4.element import Comment, NavigableString, PageElement, PreformattedString, Tag
 
 from ingest.cleaning import clean
-from ingest.markup import check_depth, check_markup
+from ingest.markup import check_markup
 from ingest.readers import Draft, FormatReader
 from tandem.errors import DocumentError
 
@@ -103,7 +103,6 @@ class HtmlReader(FormatReader):
             return
         check_markup(data, self._limits)
         soup = parse(data)
-        check_depth(soup, self._limits)
         for element in soup.find_all("title", limit=1):
             draft.title = clean(element.get_text(" ")).text.replace("\n", " ")
         root = _main(soup)

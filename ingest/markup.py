@@ -1,11 +1,12 @@
-"""Bounds on HTML and Markdown, checked before and after they are parsed."""
+"""Bounds on HTML and Markdown, checked before anything is built from them."""
 
+import contextlib
 import re
 
-from bs4 import BeautifulSoup
-from bs4.element import Tag
+from lxml import etree  # type: ignore[import-untyped]
 
 from ingest.limits import Limits
+from ingest.readers import too_long
 from tandem.errors import DocumentError
 
 # Reading a tag of HTML or a line of Markdown takes as long as reading five elements of a package.
@@ -15,7 +16,7 @@ _DECLARATIONS = re.compile(rb"(?:\s+|<\?[^>]*+>|<!--.*?-->)*+<!DOCTYPE[^\[>]*+\[
 
 
 def check_markup(data: bytes, limits: Limits) -> None:
-    """Refuses a page that declares entities, or that has more tags than can be read in time.
+    """Refuses a page that declares entities, is nested too deep, or has more tags than can be read in time.
 
     Raises:
         DocumentError: `hostile` or `too_large`.
@@ -29,30 +30,42 @@ def check_markup(data: bytes, limits: Limits) -> None:
             "hostile",
             "Its document type declares entities, which can expand or fetch other files. Save the page without them.",
         )
+    with contextlib.suppress(etree.LxmlError):  # how broken it is, its reader will find out
+        etree.fromstring(data, etree.HTMLParser(target=_Depth(limits)))
 
 
-def check_depth(soup: BeautifulSoup, limits: Limits) -> None:
-    """Refuses a page whose elements are nested too deep.
+class _Depth:
+    """Takes a page's tags as they are parsed, and keeps nothing but how deep they lie."""
 
-    Raises:
-        DocumentError: `hostile`.
-    """
-    level: list[Tag] = [soup]
-    for _ in range(limits.max_depth + 1):
-        level = [child for tag in level for child in tag.children if isinstance(child, Tag)]
-        if not level:
-            return
-    raise DocumentError(
-        "hostile", f"Its elements are nested more than {limits.max_depth} deep. Save the page as plain text."
-    )
+    def __init__(self, limits: Limits) -> None:
+        self._most = limits.max_depth
+        self._depth = 0
+
+    def start(self, _tag: str, _attributes: object) -> None:
+        self._depth += 1
+        if self._depth > self._most:
+            raise DocumentError(
+                "hostile", f"Its elements are nested more than {self._most} deep. Save the page as plain text."
+            )
+
+    def end(self, _tag: str) -> None:
+        self._depth -= 1
+
+    def data(self, _text: str) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
 
 def check_lines(text: str, limits: Limits) -> None:
-    """Refuses Markdown of more lines than can be read in time.
+    """Refuses Markdown of more text or lines than can be read in time.
 
     Raises:
         DocumentError: `too_large`.
     """
+    if len(text) > 2 * limits.max_chars:
+        raise too_long(limits.max_chars)
     lines = text.count("\n")
     if lines * _WEIGHT > limits.max_elements:
         raise _too_large(f"It has {lines} lines", limits)

@@ -157,16 +157,17 @@ class _Walker:
             self.walk([other])
 
     def _table(self, element: Any) -> None:
-        rows: list[list[str]] = []
-        for row in _rows(element):
+        self._draft.table(self._cells(element))
+
+    def _cells(self, table: Any) -> Iterator[list[str]]:
+        for row in _rows(table):
             cells: list[str] = []
             for cell in row.iterchildren(_CELL, _COVERED):
                 # A cell of a table may hold paragraphs, lists and tables: their text in one line.
                 texts = (self._text(inner, lambda _: None) for inner in cell.iter(_P, _H))
                 text = " ".join(" ".join(texts).split())
-                cells.extend([text] * _repeated(cell, "columns", bool(text)))
-            rows.extend([cells] * _repeated(row, "rows", any(cells)))
-        self._draft.table(rows)
+                cells.extend([text] * _repeated(cell, "columns"))
+            yield from [cells] * (_repeated(row, "rows") if any(cells) else 1)
 
     def _text(self, paragraph: Any, set_apart: Callable[[Any], None]) -> str:
         if paragraph.get(_q("text:style-name")) in self._hidden:
@@ -210,9 +211,7 @@ def _rows(table: Any) -> Iterator[Any]:
             stack.extend(reversed(list(element)))
 
 
-def _repeated(element: Any, what: str, filled: bool) -> int:
-    """How often a row or a cell stands here; empty ones only pad, and no text is worth more than 100 times."""
+def _repeated(element: Any, what: str) -> int:
+    """How often a row or a cell stands here; what is repeated more often pads the table."""
     count = element.get(_q(f"table:number-{what}-repeated"), "1")
-    return (
-        min(int(count), _MAX_REPEATED if filled else 1 if what == "rows" else _MAX_REPEATED) if count.isdigit() else 1
-    )
+    return min(int(count), _MAX_REPEATED) if count.isdigit() else 1

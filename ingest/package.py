@@ -1,8 +1,9 @@
 """Zip packages (DOCX, PPTX, XLSX, ODT) looked through before a library opens them: bombs, locks and tricks.
 
 The declared size of an entry bounds what can be read of it (`zipfile` stops there), so the sum is known before
-anything is unpacked; then each XML part is read once as a stream, which is where its depth and its tags are counted
-and a document type, the home of entity bombs and of references to other files, is found in whatever encoding.
+anything is unpacked; then each XML part is run through a parser that builds nothing, which is where its depth and its tags are counted and a
+document type, the home of entity bombs and of references to other files,
+is found in whatever encoding.
 """
 
 import contextlib
@@ -22,7 +23,6 @@ _MAX_EXPANDED = 200_000_000
 _MAX_XML = 40_000_000
 # Small files may grow many times: an empty spreadsheet is mostly zeros.
 _HARMLESS = 10_000_000
-_CHUNK = 1 << 16
 _STRICT = b"http://purl.oclc.org/ooxml/"
 _ZIP = b"PK\x03\x04"
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
@@ -97,13 +97,12 @@ class Package:
 
 def _look_into(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, survey: "_Survey", scan: "_XmlScan") -> None:
     with archive.open(entry) as part:
-        head = part.read(_CHUNK)
+        head = part.read(64)
         if head.startswith(_ZIP):
             survey.nested(head + part.read(), 1)
         elif _is_xml(head) and not _is_picture(entry.filename):
-            scan.begin(entry.filename)
-            while head and scan.feed(head):
-                head = part.read(_CHUNK)
+            scan.check_size(entry.file_size)
+            scan.add(entry.filename, head + part.read())
 
 
 def _corrupt(kind: str, exc: Exception) -> DocumentError:
@@ -125,7 +124,9 @@ class _Survey:
         self._entries += len(entries)
         self._expanded += sum(entry.file_size for entry in entries)
         most = min(_MAX_EXPANDED, max(self._limits.max_expansion * self._size, _HARMLESS))
-        if self._entries > _MAX_ENTRIES or self._expanded > most:
+        if self._entries > _MAX_ENTRIES:
+            raise _too_many_parts()
+        if self._expanded > most:
             raise DocumentError("hostile", _BOMB.format(size=self._size, expanded=self._expanded))
         if sum(entry.compress_size for entry in entries) > self._size and depth == 0:
             raise DocumentError("hostile", "Its parts overlap, like a zip bomb's. Save it again from its source.")
@@ -170,25 +171,24 @@ class _XmlScan:
         self._depth = 0
         self._name = ""
 
-    def begin(self, name: str) -> None:
-        self._name = name
-        self._depth = 0
-        self._parser = expat.ParserCreate()
-        self._parser.ordered_attributes = True
-        self._parser.StartElementHandler = self._start
-        self._parser.EndElementHandler = self._end
-        self._parser.StartDoctypeDeclHandler = self._doctype
-
-    def feed(self, data: bytes) -> bool:
-        """Takes a piece; False when the part is broken from here on, which its reader will find out too."""
-        self._size += len(data)
+    def check_size(self, size: int) -> None:
+        self._size += size
         if self._size > _MAX_XML:
             raise self._too_large(f"takes more than {_MAX_XML} bytes")
-        try:
-            self._parser.Parse(data, False)
-        except expat.ExpatError:
-            return False
-        return True
+
+    def add(self, name: str, data: bytes) -> None:
+        """Looks through a part; one that is broken to where it breaks, which its reader will find out too."""
+        self._name = name
+        self._depth = 0
+        if data.count(b"<") > 2 * self._most:  # a start and an end; this is far sooner known than the exact number
+            raise self._too_many()
+        parser = expat.ParserCreate()
+        parser.ordered_attributes = True
+        parser.StartElementHandler = self._start
+        parser.EndElementHandler = self._end
+        parser.StartDoctypeDeclHandler = self._doctype
+        with contextlib.suppress(expat.ExpatError):
+            parser.Parse(data, True)
 
     def _start(self, _name: str, _attributes: list[str]) -> None:
         self._depth += 1
@@ -199,7 +199,7 @@ class _XmlScan:
                 f"Its elements are nested more than {self._limits.max_depth} deep. Save it in a simpler form.",
             )
         if self._elements > self._most:
-            raise self._too_large(f"has more than {self._most} elements (rows, cells, paragraphs)")
+            raise self._too_many()
 
     def _end(self, _name: str) -> None:
         self._depth -= 1
@@ -212,6 +212,9 @@ class _XmlScan:
                 f"Its part {self._name[:80]!r} declares a document type, which can hide entities that expand or fetch "
                 "other files. Save it again from its source.",
             )
+
+    def _too_many(self) -> DocumentError:
+        return self._too_large(f"has more than {self._most} elements (rows, cells, paragraphs)")
 
     @staticmethod
     def _too_large(what: str) -> DocumentError:
@@ -230,7 +233,11 @@ def _check_entries(data: bytes) -> None:
     # Reading the directory of a package with a million entries takes seconds, so they are counted first; four times
     # the limit, because packages inside count here too.
     if data.count(b"PK\x01\x02") > 4 * _MAX_ENTRIES:
-        raise DocumentError("hostile", f"It has more than {_MAX_ENTRIES} parts. Save it again from its source.")
+        raise _too_many_parts()
+
+
+def _too_many_parts() -> DocumentError:
+    return DocumentError("hostile", f"It has more than {_MAX_ENTRIES} parts. Save it again from its source.")
 
 
 def _packed(package: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:

@@ -86,8 +86,14 @@ class Draft:
 
     def table(self, rows: Iterable[Sequence[str]], page: int | None = None) -> None:
         """Adds a table; cells are joined by ` | `. A table of one column is a list."""
-        cleaned = [[self._clean(cell).replace("\n", " ") for cell in row] for row in rows]
-        cleaned = [row for row in cleaned if any(row)]
+        cleaned: list[list[str]] = []
+        size = self._length
+        for row in rows:
+            cells = [self._clean(cell).replace("\n", " ") for cell in row]
+            if any(cells):
+                cleaned.append(cells)
+                size += sum(map(len, cells))
+                self._check_length(size)  # at once: a few bytes can declare millions of rows
         if not cleaned:
             return
         if max(len(row) for row in cleaned) == 1:
@@ -124,6 +130,7 @@ class Draft:
         return Reading(title=title, text=text, blocks=tuple(self._blocks), warnings=tuple(self._warnings))
 
     def _clean(self, text: str) -> str:
+        self._check_length(len(text) // 2)  # before it is gone through; no more than half of it may be spaces
         cleaned = clean(text)
         self._smuggled += cleaned.smuggled
         return cleaned.text
@@ -135,13 +142,19 @@ class Draft:
         start = self._length
         self._parts.append(text)
         self._length = start + len(text)
-        if self._length > self._max_chars:
-            raise DocumentError(
-                "too_large",
-                f"It holds more than {self._max_chars} characters of text. "
-                "Split it, or raise TANDEM_INGEST__MAX_TEXT_CHARS.",
-            )
+        self._check_length(self._length)
         return start
+
+    def _check_length(self, length: int) -> None:
+        if length > self._max_chars:
+            raise too_long(self._max_chars)
+
+
+def too_long(max_chars: int) -> DocumentError:
+    return DocumentError(
+        "too_large",
+        f"It holds more than {max_chars} characters of text. Split it, or raise TANDEM_INGEST__MAX_TEXT_CHARS.",
+    )
 
 
 class FormatReader(BaseReader):
@@ -196,9 +209,10 @@ class TextReader(FormatReader):
     """Plain text: paragraphs between empty lines; lines that were wrapped by hand are joined again."""
 
     def fill(self, draft: Draft, data: bytes) -> None:
-        for paragraph in re.split(
-            r"\n[^\S\n]*\n", decode(data).replace("\r\n", "\n").replace("\r", "\n").replace("\f", "\n\n")
-        ):
+        text = decode(data).replace("\r\n", "\n").replace("\r", "\n").replace("\f", "\n\n")
+        if len(text) > 2 * self._limits.max_chars:  # not even if half of it were spaces
+            raise too_long(self._limits.max_chars)
+        for paragraph in re.split(r"\n[^\S\n]*\n", text):
             lines = [line.strip() for line in paragraph.splitlines() if line.strip()]
             if len(lines) == 2 and re.fullmatch(r"([=\-~^*#])\1{2,}", lines[1]):
                 draft.heading(1 if lines[1][0] in "=*#" else 2, lines[0])

@@ -8,11 +8,13 @@ Frames on standard input and output are a line of JSON; a request is followed by
 """
 
 import contextlib
+import encodings
 import gc
 import importlib
 import json
 import math
 import os
+import pkgutil
 import resource
 import select
 import signal
@@ -35,6 +37,9 @@ def main() -> None:
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
     for entry in FORMATS.values():
         importlib.import_module(entry.module)
+    for module in pkgutil.iter_modules(encodings.__path__, "encodings."):
+        with contextlib.suppress(ImportError):  # some are for other systems; a fork could load none any more
+            importlib.import_module(module.name)
     gc.freeze()  # forks then share the memory instead of copying it at the first collection
     while line := requests.readline():
         request = json.loads(line)
@@ -109,6 +114,8 @@ def _confine(request: dict[str, Any]) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):  # a library that prints must not garble the frames
         os.dup2(null, stream)
+    # From here on the kernel opens nothing more for this process: no file, no socket, whoever asks.
+    _limit(resource.RLIMIT_NOFILE, 0)
     sys.addaudithook(_forbid)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import docx
+from docx.opc.constants import RELATIONSHIP_TYPE
 from docx.opc.exceptions import PackageNotFoundError
 from docx.oxml.ns import qn
 from lxml import etree  # type: ignore[import-untyped]
@@ -39,7 +40,7 @@ class DocxReader(FormatReader):
         try:
             document = docx.Document(io.BytesIO(data))
             body = document.element.body
-            styles = {style.style_id: style for style in document.styles}
+            styles = _styles(document)
             draft.title = clean(document.core_properties.title or "").text.replace("\n", " ")
         except (
             PackageNotFoundError,
@@ -56,6 +57,14 @@ class DocxReader(FormatReader):
         if body is None:
             raise DocumentError("corrupt", "Its document has no body. Open it in a word processor and save it again.")
         _fill_body(draft, body, styles)
+
+
+def _styles(document: Any) -> dict[str, Any]:
+    try:
+        document.part.part_related_by(RELATIONSHIP_TYPE.STYLES)
+    except KeyError:  # the library would open a file of its own for it, which a confined reader may not
+        return {}
+    return {style.style_id: style for style in document.styles}
 
 
 def _fill_body(draft: Draft, body: Any, styles: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ import email.policy
 import re
 from collections.abc import Iterator
 from email.message import EmailMessage, Message
+from itertools import pairwise
 
 from ingest.cleaning import clean
 from ingest.html import HtmlReader
@@ -67,7 +68,7 @@ def _check_shape(data: bytes) -> None:
         raise DocumentError("hostile", f"It has more than {_MAX_PARTS} parts inside one another. Save it again.")
     head = re.split(rb"\r?\n\r?\n", data[: 4 * _MAX_HEADER], maxsplit=1)[0]
     starts = [match.start() for match in _HEADER_LINE.finditer(head)] + [len(head)]
-    if max((b - a for a, b in zip(starts, starts[1:], strict=False)), default=0) > _MAX_HEADER:
+    if max((b - a for a, b in pairwise(starts)), default=0) > _MAX_HEADER:
         raise DocumentError("hostile", f"It has a header of more than {_MAX_HEADER} bytes. Save it again.")
 
 

@@ -147,7 +147,7 @@ class _Walker:
             elif not self._unseen(inner):
                 fresh = fresh or inner.tag in (_ITEM, _HEADER)
                 stack.extend(reversed(list(inner)))
-        headings = [inner for inner in element.iter(_H)]
+        headings = list(element.iter(_H))
         if headings and len(headings) == len(lines):  # numbered headings are written as lists
             for heading in headings:
                 self._paragraph(heading)

@@ -1,9 +1,9 @@
 """Zip packages (DOCX, PPTX, XLSX, ODT) looked through before a library opens them: bombs, locks and tricks.
 
 The declared size of an entry bounds what can be read of it (`zipfile` stops there), so the sum is known before
-anything is unpacked; then each XML part is run through a parser that builds nothing, which is where its depth and its tags are counted and a
-document type, the home of entity bombs and of references to other files,
-is found in whatever encoding.
+anything is unpacked. Then each XML part is run through a parser that builds nothing: that is where its depth and its
+tags are counted, and a document type, the home of entity bombs and of references to other files, is found in
+whatever encoding.
 """
 
 import contextlib

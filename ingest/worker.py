@@ -144,7 +144,7 @@ def _parse(request: dict[str, Any], data: bytes) -> dict[str, Any]:
         return _refusal("too_large", f"Reading it takes more than {request['memory_mib']} MiB of memory. Split it.")
     except RecursionError:
         return _refusal("hostile", "It is nested too deep. Save it again in a simpler form.")
-    except PermissionError as exc:
+    except OSError as exc:  # nothing can be opened in here
         return _refusal("hostile", f"Reading it reached outside ({exc}). Save it again from its source.")
     except Exception as exc:  # a reader's library can raise anything at a broken file
         detail = f"{type(exc).__name__}: {exc}".splitlines()[0][:160]

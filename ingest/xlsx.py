@@ -114,7 +114,7 @@ def _layout(xml: bytes) -> _Layout:
             for column, cell in enumerate(element, start=1):
                 reference = cell.get("r")
                 width = max(width, coordinate_to_tuple(reference)[1] if reference else column)
-                uncomputed += cell.find("{*}f") is not None and cell.find("{*}v") is None
+                uncomputed += cell.find("{*}f") is not None and cell.get("t") != "str" and not cell.findtext("{*}v")
         element.clear()
     return _Layout(frozenset(hidden_rows), frozenset(hidden_columns), width, uncomputed)
 

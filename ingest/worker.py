@@ -9,6 +9,7 @@ Frames on standard input and output are a line of JSON; a request is followed by
 
 import contextlib
 import encodings
+import errno
 import gc
 import importlib
 import json
@@ -41,10 +42,12 @@ def main() -> None:
         with contextlib.suppress(ImportError):  # some are for other systems; a fork could load none any more
             importlib.import_module(module.name)
     gc.freeze()  # forks then share the memory instead of copying it at the first collection
+    answers.write(b"ready\n")
+    answers.flush()
     while line := requests.readline():
         request = json.loads(line)
-        data = requests.read(request["size"])
-        answers.write(json.dumps(_attend(request, data)).encode() + b"\n")
+        answer = _attend(request, requests.read(request["size"]))
+        answers.write(json.dumps(answer).encode() + b"\n")
         answers.flush()
 
 
@@ -144,12 +147,18 @@ def _parse(request: dict[str, Any], data: bytes) -> dict[str, Any]:
         return _refusal("too_large", f"Reading it takes more than {request['memory_mib']} MiB of memory. Split it.")
     except RecursionError:
         return _refusal("hostile", "It is nested too deep. Save it again in a simpler form.")
-    except OSError as exc:  # nothing can be opened in here
-        return _refusal("hostile", f"Reading it reached outside ({exc}). Save it again from its source.")
+    except OSError as exc:
+        if isinstance(exc, PermissionError) or exc.errno == errno.EMFILE:  # nothing can be opened in here
+            return _refusal("hostile", f"Reading it reached outside ({exc}). Save it again from its source.")
+        return _broken(exc)
     except Exception as exc:  # a reader's library can raise anything at a broken file
-        detail = f"{type(exc).__name__}: {exc}".splitlines()[0][:160]
-        return _refusal("corrupt", f"It cannot be read ({detail}). Save it again from its source.")
+        return _broken(exc)
     return {"reading": reading.model_dump(mode="json")}
+
+
+def _broken(exc: Exception) -> dict[str, Any]:
+    detail = f"{type(exc).__name__}: {exc}".splitlines()[0][:160]
+    return _refusal("corrupt", f"It cannot be read ({detail}). Save it again from its source.")
 
 
 def _late(request: dict[str, Any]) -> dict[str, Any]:

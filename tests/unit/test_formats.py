@@ -14,9 +14,10 @@ from pptx.util import Inches, Pt
 
 from ingest.number_format import shown
 from ingest.readers import Reading, reader_for
+from ingest.sandbox import Sandbox
 from ingest.splitter import split
 from tandem.errors import DocumentError
-from tandem.settings import SplitterSettings
+from tandem.settings import IngestSettings, SplitterSettings
 
 SECRET = "swordfish"
 
@@ -288,3 +289,16 @@ def test_mail_without_a_body_has_no_text() -> None:
 def test_a_character_set_that_does_not_exist_is_no_obstacle() -> None:
     data = b"From: a@example.org\nSubject: s\nContent-Type: text/plain; charset=klingon\n\nThe limit is 45.\n"
     assert "The limit is 45." in read("a.eml", data).text
+
+
+def test_the_confined_reader_gives_the_same() -> None:
+    """Where nothing can be opened, no library may want to open anything: a template, a module, a font."""
+    files = {
+        "a.pptx": deck(),
+        "a.xlsx": book(),
+        "a.odt": odt("<text:p>One.</text:p>"),
+        "a.eml": mail(html="<p>One.</p>").as_bytes(),
+    }
+    with Sandbox(IngestSettings()) as sandbox:
+        for name, data in files.items():
+            assert sandbox.parse(name, data) == read(name, data)

@@ -4,7 +4,7 @@ import email
 import email.policy
 import re
 from collections.abc import Iterator
-from email.message import EmailMessage, Message
+from email.message import EmailMessage, Message, MIMEPart
 from itertools import pairwise
 
 from ingest.cleaning import clean
@@ -79,7 +79,7 @@ def _header(message: Message, name: str) -> str:
         return ""
 
 
-def _content(part: EmailMessage) -> object:
+def _content(part: MIMEPart) -> object:
     try:
         return part.get_content()
     except (LookupError, ValueError):  # a character set that does not exist

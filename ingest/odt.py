@@ -9,7 +9,7 @@ from typing import Any
 
 from ingest.cleaning import clean
 from ingest.package import Package, open_package
-from ingest.readers import Draft, FormatReader
+from ingest.readers import Draft, FormatReader, too_long
 from tandem.errors import DocumentError
 
 _NAMESPACES = {
@@ -69,7 +69,7 @@ class OdtReader(FormatReader):
         if "meta.xml" in package:
             title = package.xml("meta.xml").findtext(".//{http://purl.org/dc/elements/1.1/}title")
             draft.title = clean(title or "").text.replace("\n", " ")
-        _Walker(draft, _hidden_styles(package)).walk(body)
+        _Walker(draft, _hidden_styles(package), self._limits.max_chars).walk(body)
 
 
 def _check_lock(package: Package) -> None:
@@ -102,8 +102,9 @@ def _hidden_styles(package: Package) -> frozenset[str]:
 class _Walker:
     """Goes through the body once."""
 
-    def __init__(self, draft: Draft, hidden: frozenset[str]) -> None:
+    def __init__(self, draft: Draft, hidden: frozenset[str], max_chars: int) -> None:
         self._draft = draft
+        self._max_chars = max_chars
         self._hidden = hidden
 
     def walk(self, parent: Any) -> None:
@@ -157,17 +158,21 @@ class _Walker:
             self.walk([other])
 
     def _table(self, element: Any) -> None:
-        self._draft.table(self._cells(element))
-
-    def _cells(self, table: Any) -> Iterator[list[str]]:
-        for row in _rows(table):
+        rows: list[list[str]] = []
+        size = 0
+        for row in _rows(element):
             cells: list[str] = []
             for cell in row.iterchildren(_CELL, _COVERED):
                 # A cell of a table may hold paragraphs, lists and tables: their text in one line.
                 texts = (self._text(inner, lambda _: None) for inner in cell.iter(_P, _H))
                 text = " ".join(" ".join(texts).split())
                 cells.extend([text] * _repeated(cell, "columns"))
-            yield from [cells] * (_repeated(row, "rows") if any(cells) else 1)
+            times = _repeated(row, "rows") if any(cells) else 1
+            size += times * sum(map(len, cells))
+            if size > self._max_chars:  # before each cell is gone through
+                raise too_long(self._max_chars)
+            rows.extend([cells] * times)
+        self._draft.table(rows)
 
     def _text(self, paragraph: Any, set_apart: Callable[[Any], None]) -> str:
         if paragraph.get(_q("text:style-name")) in self._hidden:

@@ -93,7 +93,7 @@ class Draft:
             if any(cells):
                 cleaned.append(cells)
                 size += sum(map(len, cells))
-                self._check_length(size)  # at once: a few bytes can declare millions of rows
+                self._check_length(size)  # at once, not when a million rows are cleaned
         if not cleaned:
             return
         if max(len(row) for row in cleaned) == 1:

@@ -99,7 +99,12 @@ def _layout(xml: bytes) -> _Layout:
     hidden_columns: set[int] = set()
     width = uncomputed = number = 0
     for _, element in etree.iterparse(
-        io.BytesIO(xml), tag=("{*}row", "{*}col"), resolve_entities=False, load_dtd=False, no_network=True
+        io.BytesIO(xml),
+        tag=("{*}row", "{*}col"),
+        resolve_entities=False,
+        load_dtd=False,
+        no_network=True,
+        huge_tree=True,  # the package's own limits hold
     ):
         invisible = element.get("hidden") in ("1", "true")
         if etree.QName(element).localname == "col":

@@ -44,7 +44,7 @@ KNOWN = {
     "odt/tika/testODTEmbeddedImageLink.odt": "no_text",
     "eml/tika/testEmailWithPNGAtt.eml": "This email has a PNG attachment included in it",
     "eml/tika/testThunderbirdEml.eml": "JUnit test message",
-    "docx/tika/testExternalRefs.docx": "Word Document",
+    "docx/tika/testExternalRefs.docx": "Testing LINK: [Link placeholder]",
     "docx/tika/protected_normal_case.docx": "encrypted",
     "doc/tika/test.doc": "unsupported",
 }

@@ -7,21 +7,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import docx
+from docx.opc.constants import RELATIONSHIP_TYPE
 from docx.opc.exceptions import PackageNotFoundError
 from docx.oxml.ns import qn
 from lxml import etree  # type: ignore[import-untyped]
 
 from ingest.cleaning import clean
+from ingest.package import open_package
 from ingest.readers import Draft, FormatReader
 from tandem.errors import DocumentError
 
-# What a package may expand to. Real documents are a few times their packed size, and their XML a few megabytes.
-_MAX_EXPANDED = 200_000_000
-_MAX_XML = 40_000_000
-_MAX_RATIO = 200
-_MAX_ENTRIES = 5_000
 _HEADING = re.compile(r"heading\s*(\d)", re.IGNORECASE)
-_OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 
 _P, _TBL, _TR, _TC, _R, _T = (qn(f"w:{name}") for name in ("p", "tbl", "tr", "tc", "r", "t"))
 _TAB, _BR, _CR, _SDT, _SDT_CONTENT = (qn(f"w:{name}") for name in ("tab", "br", "cr", "sdt", "sdtContent"))
@@ -40,11 +36,11 @@ class DocxReader(FormatReader):
     """Word documents. Paragraphs in a heading style are headings; hidden and deleted text is left out."""
 
     def fill(self, draft: Draft, data: bytes) -> None:
-        _check_package(data)
+        open_package(data, "DOCX", self._limits)
         try:
             document = docx.Document(io.BytesIO(data))
             body = document.element.body
-            styles = {style.style_id: style for style in document.styles}
+            styles = _styles(document)
             draft.title = clean(document.core_properties.title or "").text.replace("\n", " ")
         except (
             PackageNotFoundError,
@@ -61,6 +57,14 @@ class DocxReader(FormatReader):
         if body is None:
             raise DocumentError("corrupt", "Its document has no body. Open it in a word processor and save it again.")
         _fill_body(draft, body, styles)
+
+
+def _styles(document: Any) -> dict[str, Any]:
+    try:
+        document.part.part_related_by(RELATIONSHIP_TYPE.STYLES)
+    except KeyError:  # the library would open a file of its own for it, which a confined reader may not
+        return {}
+    return {style.style_id: style for style in document.styles}
 
 
 def _fill_body(draft: Draft, body: Any, styles: dict[str, Any]) -> None:
@@ -166,27 +170,3 @@ def _hidden(run: Any) -> bool:
     shaded = properties.find(qn("w:shd")) is not None or properties.find(qn("w:highlight")) is not None
     # In a table, white letters stand on a coloured header row more often than not.
     return bool(white and not shaded and next(run.iterancestors(_TC), None) is None)
-
-
-def _check_package(data: bytes) -> None:
-    if data.startswith(_OLE):
-        raise DocumentError(
-            "encrypted", "It is encrypted, or an old .doc under a new name. Save it as DOCX without a password."
-        )
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as package:
-            entries = package.infolist()
-    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as exc:
-        raise DocumentError(
-            "corrupt", "It is not a DOCX package. Open it in a word processor and save it again."
-        ) from exc
-    expanded = sum(entry.file_size for entry in entries)
-    xml = max((entry.file_size for entry in entries if entry.filename.endswith((".xml", ".rels"))), default=0)
-    ratio = expanded / max(len(data), 1)
-    if len(entries) > _MAX_ENTRIES or expanded > _MAX_EXPANDED or (ratio > _MAX_RATIO and expanded > 10_000_000):
-        raise DocumentError(
-            "hostile",
-            f"It expands from {len(data)} to {expanded} bytes, like a zip bomb. Save it again from its source.",
-        )
-    if xml > _MAX_XML:
-        raise DocumentError("too_large", f"Its text alone takes {xml} bytes. Split it into several documents.")

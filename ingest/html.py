@@ -8,6 +8,7 @@ from bs4 import BeautifulSoup
 from bs4.element import Comment, NavigableString, PageElement, PreformattedString, Tag
 
 from ingest.cleaning import clean
+from ingest.markup import check_markup
 from ingest.readers import Draft, FormatReader
 from tandem.errors import DocumentError
 
@@ -100,6 +101,7 @@ class HtmlReader(FormatReader):
     def fill(self, draft: Draft, data: bytes) -> None:
         if not data.strip():
             return
+        check_markup(data, self._limits)
         soup = parse(data)
         for element in soup.find_all("title", limit=1):
             draft.title = clean(element.get_text(" ")).text.replace("\n", " ")

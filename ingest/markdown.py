@@ -9,8 +9,11 @@ from markdown_it.token import Token
 
 from ingest.cleaning import clean, strip_templates
 from ingest.html import fill_fragment, visible_text
+from ingest.limits import Limits
+from ingest.markup import check_lines
 from ingest.metadata import split_front_matter
 from ingest.readers import Draft, FormatReader, decode
+from tandem.errors import DocumentError
 
 _CALLOUT = re.compile(r"^\[!\w+\]\s*")
 _ANCHOR = re.compile(r"\s*\{#[\w:.-]+\}\s*$")
@@ -19,15 +22,24 @@ _ANCHOR = re.compile(r"\s*\{#[\w:.-]+\}\s*$")
 class MarkdownReader(FormatReader):
     """Markdown. Emphasis goes, the text of links stays; images, comments and hidden HTML go."""
 
-    def __init__(self, max_chars: int = 5_000_000) -> None:
-        super().__init__(max_chars)
-        self._parser = MarkdownIt("commonmark", {"maxNesting": 40}).enable(["table", "strikethrough"])
+    def __init__(self, limits: Limits | None = None) -> None:
+        super().__init__(limits)
+        # What is nested deeper, the parser leaves out without a word; so it is refused below.
+        self._nesting = min(self._limits.max_depth, 100)
+        options = {"maxNesting": self._nesting}
+        self._parser = MarkdownIt("commonmark", options).enable(["table", "strikethrough"])
 
     def fill(self, draft: Draft, data: bytes) -> None:
         body = split_front_matter(decode(data)).body
         # An unclosed comment would hide the rest in a browser too; only whole ones are taken out here.
         body = re.sub(r"<!--.*?-->", "", body, flags=re.DOTALL)
-        _Renderer(draft).render(self._parser.parse(body))
+        check_lines(body, self._limits)
+        tokens = self._parser.parse(body)
+        if any(token.level >= self._nesting - 1 and token.nesting == 1 for token in tokens):
+            raise DocumentError(
+                "hostile", f"Its quotes and lists are nested {self._nesting} deep. Save it in a simpler form."
+            )
+        _Renderer(draft).render(tokens)
 
 
 class _Renderer:

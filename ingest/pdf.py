@@ -16,6 +16,7 @@ from pypdf import PdfReader as Pdf
 from pypdf.errors import DependencyError, FileNotDecryptedError, LimitReachedError, PyPdfError
 
 from ingest.cleaning import clean
+from ingest.pdf_content import check_content
 from ingest.readers import ITEM, Draft, FormatReader, join_lines
 from tandem.errors import DocumentError
 
@@ -47,6 +48,7 @@ class PdfReader(FormatReader):
         logging.getLogger("pypdf").setLevel(logging.CRITICAL)
         try:
             pdf = self._open(data)
+            check_content(pdf, len(data), self._limits)
             pages = [list(_lines(page)) for page in pdf.pages]
             title = (pdf.metadata.title if pdf.metadata else None) or ""
         except DocumentError:

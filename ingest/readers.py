@@ -17,11 +17,12 @@ from llama_index.core.readers.base import BaseReader
 from llama_index.core.schema import Document
 
 from ingest.cleaning import clean, unreadable_share
+from ingest.limits import Limits
 from tandem.errors import DocumentError
 from tandem.schemas import Block, Value
 
 # Raised whenever a reader starts to give other blocks for the same bytes: unchanged files are then read again.
-READER_VERSION = "1"
+READER_VERSION = "2"
 Kind = Literal["text", "table", "list", "code"]
 
 
@@ -50,20 +51,28 @@ class Draft:
         self.title = ""
         self._max_chars = max_chars
         self._headings: list[tuple[int, str]] = []
+        self._names: list[tuple[str, int | None]] = []
         self._parts: list[str] = []
         self._length = 0
         self._blocks: list[Block] = []
         self._warnings: list[str] = []
         self._smuggled = 0
 
-    def heading(self, level: int, text: str) -> None:
-        """Starts a section; `level` 1 is the outermost. The first heading of all is the title where none is known."""
+    def heading(self, level: int, text: str, page: int | None = None, *, is_name: bool = True) -> None:
+        """Starts a section; `level` 1 is the outermost. The first heading of all is the title where none is known.
+
+        Args:
+            page: Where it stands.
+            is_name: False for one that nobody wrote, such as `Sheet1`: it is neither a title nor text.
+        """
         text = self._clean(text).replace("\n", " ")
         if not text:
             return
         self._headings = [(depth, name) for depth, name in self._headings if depth < level]
         self._headings.append((level, text))
-        self.title = self.title or text
+        if is_name:
+            self.title = self.title or text
+            self._names.append((text, page))
         self._append(text, "\n\n")
 
     def add(self, text: str, kind: Kind = "text", page: int | None = None) -> None:
@@ -78,8 +87,14 @@ class Draft:
 
     def table(self, rows: Iterable[Sequence[str]], page: int | None = None) -> None:
         """Adds a table; cells are joined by ` | `. A table of one column is a list."""
-        cleaned = [[self._clean(cell).replace("\n", " ") for cell in row] for row in rows]
-        cleaned = [row for row in cleaned if any(row)]
+        cleaned: list[list[str]] = []
+        size = self._length
+        for row in rows:
+            cells = [self._clean(cell).replace("\n", " ") for cell in row]
+            if any(cells):
+                cleaned.append(cells)
+                size += sum(map(len, cells))
+                self._check_length(size)  # at once, not when a million rows are cleaned
         if not cleaned:
             return
         if max(len(row) for row in cleaned) == 1:
@@ -97,9 +112,9 @@ class Draft:
             DocumentError: `no_text` when there is nothing to read, `corrupt` when it is not language.
         """
         if not self._blocks:  # a slide or a poster: what looks like headings is the text
-            names, self._parts, self._length, self._headings = self._parts, [], 0, []
-            for name in names:
-                self.add(name)
+            self._parts, self._length, self._headings = [], 0, []
+            for name, page in self._names:
+                self.add(name, page=page)
         text = "".join(self._parts)
         if not any(any(c.isalnum() for c in block.text) for block in self._blocks):
             raise DocumentError(
@@ -116,6 +131,7 @@ class Draft:
         return Reading(title=title, text=text, blocks=tuple(self._blocks), warnings=tuple(self._warnings))
 
     def _clean(self, text: str) -> str:
+        self._check_length(len(text) // 2)  # before it is gone through; no more than half of it may be spaces
         cleaned = clean(text)
         self._smuggled += cleaned.smuggled
         return cleaned.text
@@ -127,24 +143,30 @@ class Draft:
         start = self._length
         self._parts.append(text)
         self._length = start + len(text)
-        if self._length > self._max_chars:
-            raise DocumentError(
-                "too_large",
-                f"It holds more than {self._max_chars} characters of text. "
-                "Split it, or raise TANDEM_INGEST__MAX_TEXT_CHARS.",
-            )
+        self._check_length(self._length)
         return start
+
+    def _check_length(self, length: int) -> None:
+        if length > self._max_chars:
+            raise too_long(self._max_chars)
+
+
+def too_long(max_chars: int) -> DocumentError:
+    return DocumentError(
+        "too_large",
+        f"It holds more than {max_chars} characters of text. Split it, or raise TANDEM_INGEST__MAX_TEXT_CHARS.",
+    )
 
 
 class FormatReader(BaseReader):
     """One file format. Subclasses implement `fill`.
 
     Args:
-        max_chars: Text beyond this length is refused as `too_large`.
+        limits: What is beyond them is refused, with a reason.
     """
 
-    def __init__(self, max_chars: int = 5_000_000) -> None:
-        self._max_chars = max_chars
+    def __init__(self, limits: Limits | None = None) -> None:
+        self._limits = limits or Limits()
 
     @abstractmethod
     def fill(self, draft: Draft, data: bytes) -> None:
@@ -164,7 +186,7 @@ class FormatReader(BaseReader):
         Raises:
             DocumentError: The file is refused, with its reason.
         """
-        draft = Draft(self._max_chars)
+        draft = Draft(self._limits.max_chars)
         self.fill(draft, data)
         return draft.finish(fallback_title=re.sub(r"[-_]+", " ", Path(name).stem))
 
@@ -188,9 +210,10 @@ class TextReader(FormatReader):
     """Plain text: paragraphs between empty lines; lines that were wrapped by hand are joined again."""
 
     def fill(self, draft: Draft, data: bytes) -> None:
-        for paragraph in re.split(
-            r"\n[^\S\n]*\n", decode(data).replace("\r\n", "\n").replace("\r", "\n").replace("\f", "\n\n")
-        ):
+        text = decode(data).replace("\r\n", "\n").replace("\r", "\n").replace("\f", "\n\n")
+        if len(text) > 2 * self._limits.max_chars:  # not even if half of it were spaces
+            raise too_long(self._limits.max_chars)
+        for paragraph in re.split(r"\n[^\S\n]*\n", text):
             lines = [line.strip() for line in paragraph.splitlines() if line.strip()]
             if len(lines) == 2 and re.fullmatch(r"([=\-~^*#])\1{2,}", lines[1]):
                 draft.heading(1 if lines[1][0] in "=*#" else 2, lines[0])
@@ -265,11 +288,15 @@ FORMATS: dict[str, Format] = {
     ".text": Format("ingest.readers", "TextReader"),
     ".pdf": Format("ingest.pdf", "PdfReader"),
     ".docx": Format("ingest.docx", "DocxReader"),
+    ".pptx": Format("ingest.pptx", "PptxReader"),
+    ".xlsx": Format("ingest.xlsx", "XlsxReader"),
+    ".odt": Format("ingest.odt", "OdtReader"),
+    ".eml": Format("ingest.eml", "EmlReader"),
 }
-READABLE = "Markdown, HTML, plain text, PDF and DOCX"
+READABLE = "Markdown, HTML, plain text, PDF, DOCX, PPTX, XLSX, ODT and EML"
 
 
-def reader_for(name: str, max_chars: int = 5_000_000) -> FormatReader:
+def reader_for(name: str, limits: Limits | None = None) -> FormatReader:
     """The reader of a file, by its ending.
 
     Raises:
@@ -277,7 +304,7 @@ def reader_for(name: str, max_chars: int = 5_000_000) -> FormatReader:
     """
     check_supported(name)
     entry = FORMATS[Path(name).suffix.lower()]
-    reader: FormatReader = getattr(import_module(entry.module), entry.reader)(max_chars)
+    reader: FormatReader = getattr(import_module(entry.module), entry.reader)(limits)
     return reader
 
 

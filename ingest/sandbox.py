@@ -14,13 +14,15 @@ from typing import IO, Any
 
 from pydantic import ValidationError
 
+from ingest.limits import limits_of
 from ingest.readers import Reading, check_supported
-from tandem.errors import REASONS, DocumentError
+from tandem.errors import REASONS, DocumentError, Unavailable
 from tandem.settings import IngestSettings
 
 _HOUSE = Path(__file__).resolve().parent.parent
 # The worker kills a fork that is late by itself; beyond this the worker itself is stuck, or just starting.
 _GRACE = 60.0
+_READY = b"ready\n"  # what the worker writes once it has imported all readers
 
 
 class Sandbox:
@@ -44,6 +46,7 @@ class Sandbox:
 
         Raises:
             DocumentError: The file is refused, with its reason. Nothing else is raised for a bad file.
+            Unavailable: No file can be parsed: the child does not start.
         """
         check_supported(name)
         if not data.strip():
@@ -53,7 +56,7 @@ class Sandbox:
             "size": len(data),
             "timeout": self._settings.parse_timeout,
             "memory_mib": self._settings.parse_memory_mib,
-            "max_chars": self._settings.max_text_chars,
+            "limits": limits_of(self._settings).model_dump(),
         }
         with self._turn:
             answer = self._exchange(json.dumps(request).encode() + b"\n", data)
@@ -119,6 +122,12 @@ class Sandbox:
                 env=environment,
                 start_new_session=True,  # Ctrl-C reaches the run, which then ends the worker
             )
+            if self._worker.stdout is None or _read_line(self._worker.stdout, time.monotonic() + _GRACE) != _READY:
+                self.close()
+                raise Unavailable(
+                    "The process that parses files does not start. See why with `python -m ingest.worker`; "
+                    "mostly a package of the extra `ingest` is missing."
+                )
         worker = self._worker
         if worker.stdin is None or worker.stdout is None:
             raise RuntimeError("The worker was started without pipes.")  # cannot happen: both are asked for above

@@ -8,11 +8,14 @@ Frames on standard input and output are a line of JSON; a request is followed by
 """
 
 import contextlib
+import encodings
+import errno
 import gc
 import importlib
 import json
 import math
 import os
+import pkgutil
 import resource
 import select
 import signal
@@ -20,6 +23,7 @@ import sys
 import time
 from typing import Any, BinaryIO
 
+from ingest.limits import Limits
 from ingest.readers import FORMATS, reader_for
 from tandem.errors import DocumentError
 
@@ -34,11 +38,16 @@ def main() -> None:
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
     for entry in FORMATS.values():
         importlib.import_module(entry.module)
+    for module in pkgutil.iter_modules(encodings.__path__, "encodings."):
+        with contextlib.suppress(ImportError):  # some are for other systems; a fork could load none any more
+            importlib.import_module(module.name)
     gc.freeze()  # forks then share the memory instead of copying it at the first collection
+    answers.write(b"ready\n")
+    answers.flush()
     while line := requests.readline():
         request = json.loads(line)
-        data = requests.read(request["size"])
-        answers.write(json.dumps(_attend(request, data)).encode() + b"\n")
+        answer = _attend(request, requests.read(request["size"]))
+        answers.write(json.dumps(answer).encode() + b"\n")
         answers.flush()
 
 
@@ -57,7 +66,7 @@ def _attend(request: dict[str, Any], data: bytes) -> dict[str, Any]:
         finally:
             os._exit(code)  # never back into the loop of the parent
     os.close(sender)
-    limit = request["max_chars"] * _RESULT_FACTOR + 65_536
+    limit = request["limits"]["max_chars"] * _RESULT_FACTOR + 65_536
     with os.fdopen(receiver, "rb", buffering=0) as pipe:
         answer = _collect(pipe, time.monotonic() + _PATIENCE * request["timeout"], limit)
     with contextlib.suppress(ProcessLookupError):
@@ -108,6 +117,8 @@ def _confine(request: dict[str, Any]) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):  # a library that prints must not garble the frames
         os.dup2(null, stream)
+    # From here on the kernel opens nothing more for this process: no file, no socket, whoever asks.
+    _limit(resource.RLIMIT_NOFILE, 0)
     sys.addaudithook(_forbid)
 
 
@@ -129,19 +140,25 @@ def _forbid(event: str, arguments: tuple[Any, ...]) -> None:
 
 def _parse(request: dict[str, Any], data: bytes) -> dict[str, Any]:
     try:
-        reading = reader_for(request["name"], request["max_chars"]).read(request["name"], data)
+        reading = reader_for(request["name"], Limits(**request["limits"])).read(request["name"], data)
     except DocumentError as exc:
         return _refusal(exc.reason, exc.message)
     except MemoryError:
         return _refusal("too_large", f"Reading it takes more than {request['memory_mib']} MiB of memory. Split it.")
     except RecursionError:
         return _refusal("hostile", "It is nested too deep. Save it again in a simpler form.")
-    except PermissionError as exc:
-        return _refusal("hostile", f"Reading it reached outside ({exc}). Save it again from its source.")
+    except OSError as exc:
+        if isinstance(exc, PermissionError) or exc.errno == errno.EMFILE:  # nothing can be opened in here
+            return _refusal("hostile", f"Reading it reached outside ({exc}). Save it again from its source.")
+        return _broken(exc)
     except Exception as exc:  # a reader's library can raise anything at a broken file
-        detail = f"{type(exc).__name__}: {exc}".splitlines()[0][:160]
-        return _refusal("corrupt", f"It cannot be read ({detail}). Save it again from its source.")
+        return _broken(exc)
     return {"reading": reading.model_dump(mode="json")}
+
+
+def _broken(exc: Exception) -> dict[str, Any]:
+    detail = f"{type(exc).__name__}: {exc}".splitlines()[0][:160]
+    return _refusal("corrupt", f"It cannot be read ({detail}). Save it again from its source.")
 
 
 def _late(request: dict[str, Any]) -> dict[str, Any]:

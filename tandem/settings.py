@@ -44,6 +44,16 @@ class IngestSettings(Section):
         10.0, gt=0, description="Seconds of computing that a file may take in its parsing child process."
     )
     parse_memory_mib: int = Field(1024, ge=128, description="Memory that the parsing child process may take.")
+    max_elements: int = Field(
+        1_000_000, ge=1000, description="Tags or table rows in a document; more are refused: too_large."
+    )
+    max_expansion: int = Field(
+        200, ge=2, description="How many times its size a packed document may expand to; more is refused: hostile."
+    )
+    max_depth: int = Field(200, ge=10, description="Elements nested in one another; deeper is refused: hostile.")
+    max_nesting: int = Field(
+        3, ge=0, description="Packages in packages, or messages in messages; deeper is refused: hostile."
+    )
     default_groups: tuple[str, ...] | None = Field(
         None, description="Groups of documents that name none; unset means that only admins read them."
     )

@@ -17,7 +17,7 @@ from ingest.readers import Reading, reader_for
 from ingest.sandbox import Sandbox
 from ingest.splitter import AnchoredNodeParser
 from ingest.worker import _forbid
-from tandem.errors import DocumentError
+from tandem.errors import DocumentError, Unavailable
 from tandem.settings import IngestSettings
 
 SECRET = "swordfish"
@@ -350,7 +350,7 @@ def test_sandbox_reads_what_the_reader_reads(sandbox) -> None:
 
 def test_a_file_that_takes_too_long_is_killed_and_the_next_is_read() -> None:
     slow = b"<p>" + b"<b>x</b> " * 400_000
-    with Sandbox(IngestSettings(parse_timeout=0.2)) as box:
+    with Sandbox(IngestSettings(parse_timeout=0.2, max_elements=10**9)) as box:
         with pytest.raises(DocumentError) as refused:
             box.parse("slow.html", slow)
         assert refused.value.reason == "timeout"
@@ -358,7 +358,7 @@ def test_a_file_that_takes_too_long_is_killed_and_the_next_is_read() -> None:
 
 
 def test_a_file_that_takes_too_much_memory_is_refused() -> None:
-    with Sandbox(IngestSettings(parse_memory_mib=128, parse_timeout=30)) as box:
+    with Sandbox(IngestSettings(parse_memory_mib=128, parse_timeout=30, max_elements=10**9)) as box:
         with pytest.raises(DocumentError) as refused:
             box.parse("large.html", b"<b>x</b> " * 1_000_000)
         # lxml reports the failed allocation as a broken file; either way it is refused.
@@ -372,6 +372,12 @@ def test_the_worker_is_started_again_after_it_died() -> None:
         box._worker.kill()
         box._worker.wait()
         assert box.parse("a.txt", b"Two.").text == "Two."
+
+
+def test_a_worker_that_does_not_start_is_not_the_files_fault(monkeypatch) -> None:
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    with Sandbox(IngestSettings()) as box, pytest.raises(Unavailable, match="does not start"):
+        box.parse("a.txt", b"One.")
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,12 @@ from llama_index.core.readers.base import BaseReader
 from llama_index.core.schema import Document
 
 from ingest.cleaning import clean, unreadable_share
+from ingest.hidden import HiddenText
 from tandem.errors import DocumentError
 from tandem.schemas import Block, Value
 
 # Raised whenever a reader starts to give other blocks for the same bytes: unchanged files are then read again.
-READER_VERSION = "1"
+READER_VERSION = "2"
 Kind = Literal["text", "table", "list", "code"]
 
 
@@ -53,7 +54,7 @@ class Draft:
         self._length = 0
         self._blocks: list[Block] = []
         self._warnings: list[str] = []
-        self._smuggled = 0
+        self._hidden = HiddenText()
 
     def heading(self, level: int, text: str) -> None:
         """Starts a section; `level` 1 is the outermost. The first heading of all is the title where none is known."""
@@ -86,6 +87,10 @@ class Draft:
         else:
             self.add("\n".join(" | ".join(row) for row in cleaned), "table", page)
 
+    def leave_out(self, technique: str, text: str) -> None:
+        """Notes a passage that nobody sees; the reading's report tells of it in one sentence."""
+        self._hidden.add(technique, self._clean(text))
+
     def warn(self, sentence: str) -> None:
         self._warnings.append(sentence)
 
@@ -109,14 +114,14 @@ class Draft:
                 "corrupt",
                 "Its text cannot be decoded (most characters are unknown). Save it again as UTF-8 or as PDF/A.",
             )
-        if self._smuggled:
-            self.warn(f"{self._smuggled} hidden control characters (bidi or tag characters) were removed.")
+        if told := self._hidden.sentence():
+            self.warn(told)
         title = self.title or fallback_title
         return Reading(title=title, text=text, blocks=tuple(self._blocks), warnings=tuple(self._warnings))
 
     def _clean(self, text: str) -> str:
         cleaned = clean(text)
-        self._smuggled += cleaned.smuggled
+        self._hidden.count(cleaned.smuggled)
         return cleaned.text
 
     def _append(self, text: str, separator: str) -> int:

@@ -68,7 +68,7 @@ class _Renderer:
                 self._html(token.content)
 
     def _inline(self, token: Token, heading: int) -> None:
-        text = inline_text(token.children or ())
+        text = inline_text(self._draft, token.children or ())
         if self._rows is not None:
             self._rows[-1].append(text)
         elif heading and not self._lists:
@@ -93,7 +93,7 @@ class _Renderer:
 
     def _html(self, content: str) -> None:
         if self._lists:
-            self._item(visible_text(strip_templates(content)))
+            self._item(visible_text(self._draft, strip_templates(content)))
         else:
             fill_fragment(self._draft, strip_templates(content))
 
@@ -111,7 +111,7 @@ class _Renderer:
             self._draft.table(rows)
 
 
-def inline_text(tokens: Sequence[Token]) -> str:
+def inline_text(draft: Draft, tokens: Sequence[Token]) -> str:
     """The visible text of inline tokens: no emphasis, no images, no markup; the text of links."""
     marked = any(token.type == "html_inline" for token in tokens)
     parts: list[str] = []
@@ -126,4 +126,4 @@ def inline_text(tokens: Sequence[Token]) -> str:
             parts.append(token.content)
     text = "".join(parts)
     # Inline HTML can hide text between its tags, so it is read as HTML and not merely stripped.
-    return strip_templates(visible_text(text) if marked else text).strip()
+    return strip_templates(visible_text(draft, text) if marked else text).strip()

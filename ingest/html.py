@@ -122,17 +122,22 @@ def parse(data: bytes | str) -> BeautifulSoup:
 def fill_fragment(draft: Draft, html: str) -> None:
     """Adds the visible text of an HTML fragment, such as Markdown carries."""
     if "<" in html:
-        _Walker(draft, skip=frozenset()).walk(_seen(draft, html))
+        soup = parse(html)
+        remove_hidden(soup)
+        _Walker(draft, skip=frozenset()).walk(soup)
     else:
         draft.add(html)
 
 
-def visible_text(draft: Draft, html: str) -> str:
-    """The visible text of inline HTML as one line; what is hidden in it is told to `draft`."""
-    return _inline_text(_seen(draft, html), 0)
+def visible_text(html: str) -> str:
+    """The visible text of inline HTML as one line."""
+    soup = parse(html)
+    remove_hidden(soup)
+    return _inline_text(soup, 0)
 
 
-def _seen(draft: Draft, html: str) -> BeautifulSoup:
+def tell_hidden(draft: Draft, html: str) -> BeautifulSoup:
+    """Tells `draft` of what is hidden in a page, and gives back the page without it."""
     soup = parse(html)
     _tell(draft, remove_hidden(soup), soup)
     return soup

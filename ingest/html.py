@@ -278,4 +278,3 @@ def _string(node: PageElement) -> str:
     if not isinstance(node, NavigableString) or isinstance(node, (Comment, PreformattedString)):
         return ""  # comments, doctypes, processing instructions
     return re.sub(r"\s+", " ", str(node))
-

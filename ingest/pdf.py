@@ -55,8 +55,7 @@ class PdfReader(FormatReader):
                     draft.heading(0 if opening else level, text)
                 else:
                     texts = [
-                        MARKER.sub("- ", line.text, count=1) if MARKER.match(line.text) else line.text
-                        for line in group
+                        MARKER.sub("- ", line.text, count=1) if MARKER.match(line.text) else line.text for line in group
                     ]
                     draft.add(join_lines(texts), "list" if ITEM.match(texts[0]) else "text", number)
 

@@ -128,9 +128,7 @@ def _closed(cells: Sequence[Sequence[Line]]) -> Iterator[Line]:
     starts = [start for cell in cells for start in cell[0].starts]
     first = cells[0][0]
     middle = [line.y for cell in cells for line in cell]
-    yield Line(
-        tuple(texts), tuple(starts), max(line.end for line in cells[-1]), min(middle), first.size, first.angle
-    )
+    yield Line(tuple(texts), tuple(starts), max(line.end for line in cells[-1]), min(middle), first.size, first.angle)
 
 
 def _cell_texts(cell: Sequence[Line]) -> list[str]:

@@ -90,7 +90,9 @@ def hidden_objects(page: Any, sizes: dict[int, float], renderings: Renderings) -
         found = {address: why for address, why in found.items() if why != _NO_INK}
         texts = [item for item in texts if item.mode not in _INVISIBLE_MODES]
     boxes = np.array([item.box for item in paints], dtype=np.float64).reshape(-1, 4)
-    doubts = [doubt for item in texts if item.address not in found and (doubt := _doubt(item, paints, boxes, renderings))]
+    doubts = [
+        doubt for item in texts if item.address not in found and (doubt := _doubt(item, paints, boxes, renderings))
+    ]
     if doubts:
         found.update(_unseen(page, doubts, renderings))
     return found
@@ -113,9 +115,7 @@ def _is_recognised(invisible: Sequence[Drawn], visible: Sequence[Drawn], paints:
     return len(over) >= 0.9 * len(invisible) and seen <= 0.1 * (width + seen)
 
 
-def _doubt(
-    item: Drawn, paints: Sequence[Drawn], boxes: NDArray[np.float64], renderings: Renderings
-) -> _Doubt | None:
+def _doubt(item: Drawn, paints: Sequence[Drawn], boxes: NDArray[np.float64], renderings: Renderings) -> _Doubt | None:
     """Why an object might not be seen; None where nothing speaks for it."""
     left, bottom, right, top = item.box
     hits = (boxes[:, 0] < right) & (boxes[:, 2] > left) & (boxes[:, 1] < top) & (boxes[:, 3] > bottom)
@@ -218,4 +218,6 @@ def _overlap(one: Box, other: Box) -> bool:
 def _inside(inner: Box, outer: Box) -> bool:
     """Whether the middle of one lies in the other, and most of it with it."""
     x, y = (inner[0] + inner[2]) / 2, (inner[1] + inner[3]) / 2
-    return outer[0] <= x <= outer[2] and outer[1] <= y <= outer[3] and inner[2] - inner[0] <= 1.1 * (outer[2] - outer[0])
+    return (
+        outer[0] <= x <= outer[2] and outer[1] <= y <= outer[3] and inner[2] - inner[0] <= 1.1 * (outer[2] - outer[0])
+    )

@@ -44,10 +44,10 @@ class Drawn:
     """An object of a page: text, a filled path or a picture.
 
     Attributes:
-        handle: PDFium's; None for what is inside a form and cannot be switched off by itself.
+        handle: PDFium's.
         order: Later objects are painted over earlier ones.
         colour: Red, green, blue and opacity, 0 to 255; None for pictures and shadings.
-        box: In points; None where it has no place.
+        box: In points, unturned.
         mode: The render mode of text, -1 for everything else.
         nested: Inside a form, which may be switched off as a whole.
         marked: Part of a layer, or of any other marked content.
@@ -69,7 +69,7 @@ class Drawn:
 
 def address_of(handle: Any) -> int:
     """The number that tells two objects of PDFium apart; 0 for none."""
-    return ctypes.cast(handle, ctypes.c_void_p).value or 0
+    return ctypes.addressof(handle.contents) if handle else 0
 
 
 def words(text_page: Any) -> Iterator[Word]:
@@ -81,9 +81,11 @@ def words(text_page: Any) -> Iterator[Word]:
             if source not in types:
                 types[source] = _type(text_page, start)
             size, angle = types[source]
-            left, y = _turn(_origin(text_page, start), angle)
-            box = _loose_box(text_page, end - 1)
-            right = max(_turn(corner, angle)[0] for corner in ((box[0], box[1]), (box[2], box[3])))
+            (left, y), box = _origin(text_page, start), _loose_box(text_page, end - 1)
+            right = box[2]
+            if angle:
+                left, y = _turn((left, y), angle)
+                right = max(_turn((box[0], box[1]), angle)[0], _turn((box[2], box[3]), angle)[0])
             piece = unicodedata.normalize("NFKC", text[start:end]).strip()
             if piece:
                 yield Word(piece, left, max(right, left), y, size, angle, source)
@@ -92,7 +94,7 @@ def words(text_page: Any) -> Iterator[Word]:
 def drawn(page: Any) -> Iterator[Drawn]:
     """Text, filled paths, pictures and shadings of a page in the order in which they are painted."""
     count = pdfium.FPDFPage_CountObjects(page)
-    identity = (1.0, 0.0, 0.0, 1.0, 0.0, 0.0)
+    identity: tuple[float, ...] = (1.0, 0.0, 0.0, 1.0, 0.0, 0.0)
     stack = [(pdfium.FPDFPage_GetObject(page, n), identity, 0) for n in reversed(range(max(count, 0)))]
     order = 0
     while stack and order < _MAX_OBJECTS:

@@ -84,7 +84,8 @@ def hidden_objects(page: Any, sizes: dict[int, float], renderings: Renderings) -
     objects = [item for item in drawn(page) if item.kind != pdfium.FPDF_PAGEOBJ_TEXT or item.address in sizes]
     texts = [item for item in objects if item.kind == pdfium.FPDF_PAGEOBJ_TEXT]
     paints = [item for item in objects if item.kind != pdfium.FPDF_PAGEOBJ_TEXT and _area(item.box) > 4]
-    found = {item.address: why for item in texts if (why := _plainly_hidden(item, sizes, _view(page)))}
+    view = _view(page)
+    found = {item.address: why for item in texts if (why := _plainly_hidden(item, sizes, view))}
     invisible = [item for item in texts if found.get(item.address) == _NO_INK]
     if invisible and _is_recognised(invisible, [t for t in texts if t.address not in found], paints):
         found = {address: why for address, why in found.items() if why != _NO_INK}

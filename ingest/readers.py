@@ -222,7 +222,7 @@ def join_lines(lines: Sequence[str]) -> str:
         broken = previous and (len(previous) > 0.7 * width or previous[-1] in ",;") and not ITEM.match(line)
         if not joined:
             joined = line
-        elif broken and re.search(r"[^\W\d_]-$", joined) and line[:1].islower():
+        elif broken and re.fullmatch(r"[^\W\d_]-", joined[-2:]) and line[:1].islower():
             joined = joined[:-1] + line
         elif broken:
             joined += " " + line

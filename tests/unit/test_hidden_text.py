@@ -66,8 +66,16 @@ HTML_HIDDEN: dict[str, tuple[str, str, bool]] = {
     "white by name and font tag": ("", f"<font color=white>{SECRET}</font>", True),
     "almost white": ("", f"<p style='color:rgb(250, 250, 250)'>{SECRET}</p>", True),
     "hsl": ("", f"<p style='color:hsl(0 0% 99%)'>{SECRET}</p>", True),
-    "same colour, not white": ("", f"<div style='background:#123456'><p style='color:#123457'>{SECRET}</p></div>", True),
-    "same colour by class": ("<style>.n{background:navy} .n p{color:navy}</style>", f"<div class=n><p>{SECRET}</p></div>", True),
+    "same colour, not white": (
+        "",
+        f"<div style='background:#123456'><p style='color:#123457'>{SECRET}</p></div>",
+        True,
+    ),
+    "same colour by class": (
+        "<style>.n{background:navy} .n p{color:navy}</style>",
+        f"<div class=n><p>{SECRET}</p></div>",
+        True,
+    ),
     "see-through colour": ("", f"<p style='color:rgba(0,0,0,.02)'>{SECRET}</p>", True),
     "fill colour": ("", f"<p style='-webkit-text-fill-color:transparent'>{SECRET}</p>", True),
     "opacity": ("", f"<p style='opacity: .01'>{SECRET}</p>", True),
@@ -83,13 +91,18 @@ HTML_HIDDEN: dict[str, tuple[str, str, bool]] = {
     "clipped": ("", f"<p style='clip-path:inset(100%)'>{SECRET}</p>", True),
     "box of no height": ("", f"<div style='max-height:0;overflow:hidden'>{SECRET}</div>", True),
     "display:none": ("", f"<p style='display: none !important'>{SECRET}</p>", True),
-    "display:none by class": ("<style>@media screen { p.gone { display:none } }</style>", f"<p class=gone>{SECRET}</p>", False),
+    "display:none by class": (
+        "<style>@media screen { p.gone { display:none } }</style>",
+        f"<p class=gone>{SECRET}</p>",
+        False,
+    ),
     "visibility": ("<style>i{visibility:hidden}</style>", f"<i>{SECRET}</i>", False),
     "hidden attribute": ("", f"<p hidden>{SECRET}</p>", False),
     "aria-hidden": ("", f"<p aria-hidden=true>{SECRET}</p>", False),
     "screen readers only": (
         "<style>.sr-only{position:absolute;width:1px;height:1px;overflow:hidden;clip:rect(0,0,0,0)}</style>",
-        f"<p class=sr-only>{SECRET}</p>", False,
+        f"<p class=sr-only>{SECRET}</p>",
+        False,
     ),
     "generated content": (f"<style>p::after{{content:'{SECRET}'}}</style>", "", False),
     "metadata": (f"<meta name=description content='{SECRET}'>", "", False),
@@ -102,7 +115,7 @@ HTML_HIDDEN: dict[str, tuple[str, str, bool]] = {
     "zero-width bits": ("", f"<p>Bits.{bits(SECRET)}</p>", True),
     "variation selectors": ("", f"<p>Signs.{selectors(SECRET)}</p>", True),
     "bidi override": ("", f"<p>{SECRET[::-1].join(chr(0x202E) + chr(0x202C))}</p>", True),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("head", "body", "flagged"), HTML_HIDDEN.values(), ids=HTML_HIDDEN)
@@ -136,27 +149,42 @@ def test_markdown(body: str, flagged: bool) -> None:
 
 
 HTML_HONEST: dict[str, tuple[str, str]] = {
-    "white on a dark header": ("", f"<table><tr style='background:#036'><th style='color:#fff'>{HONEST}<th>x</tr></table>"),
-    "white on dark by class": ("<style>.d{background:#000}.d *{color:#fff}</style>", f"<div class=d><p>{HONEST}</p></div>"),
+    "white on a dark header": (
+        "",
+        f"<table><tr style='background:#036'><th style='color:#fff'>{HONEST}<th>x</tr></table>",
+    ),
+    "white on dark by class": (
+        "<style>.d{background:#000}.d *{color:#fff}</style>",
+        f"<div class=d><p>{HONEST}</p></div>",
+    ),
     "white page text on a dark page": ("<style>body{color:#eee;background:#111}</style>", f"<p>{HONEST}</p>"),
     "dark box on a page of white text": ("", f"<div style='color:#fff'><p style='background:#333'>{HONEST}</p></div>"),
     "white on a picture": ("", f"<div style='background:url(x.png)'><p style='color:#fff'>{HONEST}</p></div>"),
-    "white in a box of a foreign style sheet": ("<link rel=stylesheet href=x.css>", f"<div class=hero><p style='color:#fff'>{HONEST}</p></div>"),
+    "white in a box of a foreign style sheet": (
+        "<link rel=stylesheet href=x.css>",
+        f"<div class=hero><p style='color:#fff'>{HONEST}</p></div>",
+    ),
     "bgcolor": ("", f"<table bgcolor=navy><tr><td><font color=white>{HONEST}</font></td><td>x</td></tr></table>"),
     "small print": ("", f"<p style='font-size:6pt'>{HONEST}</p>"),
     "size given back": ("", f"<ul style='font-size:0'><li style='font-size:16px'>{HONEST}</li></ul>"),
-    "shown again by a later rule": ("<style>.c{display:none} .c.open{display:block}</style>", f"<p class='c open'>{HONEST}</p>"),
+    "shown again by a later rule": (
+        "<style>.c{display:none} .c.open{display:block}</style>",
+        f"<p class='c open'>{HONEST}</p>",
+    ),
     "hidden in print only": ("<style>@media print{p{display:none}}</style>", f"<p>{HONEST}</p>"),
     "hidden on small screens": ("<style>@media (max-width:600px){p{display:none}}</style>", f"<p>{HONEST}</p>"),
     "moved a little": ("", f"<p style='position:relative;left:-20px;text-indent:-2em'>{HONEST}</p>"),
     "half transparent": ("", f"<p style='opacity:.6;color:rgba(0,0,0,.6)'>{HONEST}</p>"),
-    "skip link": ("<style>.sr-only{position:absolute;left:-9999px}</style>", f"<a class=sr-only href=#m>Skip to the content of this page, please</a><p>{HONEST}</p>"),
+    "skip link": (
+        "<style>.sr-only{position:absolute;left:-9999px}</style>",
+        f"<a class=sr-only href=#m>Skip to the content of this page, please</a><p>{HONEST}</p>",
+    ),
     "scroll box": ("", f"<div style='overflow:hidden;height:200px'>{HONEST}</div>"),
     "soft hyphens": ("", f"<p>{HONEST.replace('letters', 'let' + chr(0xAD) + 'ters')}</p>"),
     "single zero-width spaces": ("", f"<p>{HONEST.replace(' read', ' ' + chr(0x200B) + 'read')}</p>"),
     "emoji and flags": ("", f"<p>{HONEST} \u2764\ufe0f \U0001f3f4{tags('gbeng')}\U000e007f</p>"),
     "right to left": ("", f"<p>{HONEST} \u200f\u0645\u06cc\u200c\u062e\u0648\u2067\u05e9\u05dc\u05d5\u05dd\u2069</p>"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("head", "body"), HTML_HONEST.values(), ids=HTML_HONEST)
@@ -235,29 +263,55 @@ DOCX_HIDDEN: dict[str, tuple[Callable[[Document], object], bool]] = {
     "almost white": (with_run(lambda r: setattr(r.font.color, "rgb", RGBColor(250, 250, 250)), SECRET), True),
     "hidden font": (with_run(lambda r: setattr(r.font, "hidden", True), SECRET), True),
     "one point": (with_run(lambda r: setattr(r.font, "size", Pt(1)), SECRET), True),
-    "hidden by paragraph style": (lambda d: styled(d, WD_STYLE_TYPE.PARAGRAPH, lambda f: setattr(f, "hidden", True), SECRET), True),
+    "hidden by paragraph style": (
+        lambda d: styled(d, WD_STYLE_TYPE.PARAGRAPH, lambda f: setattr(f, "hidden", True), SECRET),
+        True,
+    ),
     "white by paragraph style": (lambda d: styled(d, WD_STYLE_TYPE.PARAGRAPH, white, SECRET), True),
     "white by character style": (lambda d: styled(d, WD_STYLE_TYPE.CHARACTER, white, SECRET), True),
     "colour of the shading": (lambda d: shaded(d, SECRET, "FEFEFE"), True),
     "colour of the run's shading": (
-        with_run(lambda r: (setattr(r.font.color, "rgb", RGBColor(16, 32, 48)), give(r._r.get_or_add_rPr(), '<w:shd w:val="clear" w:fill="102030"/>')), SECRET), True,
+        with_run(
+            lambda r: (
+                setattr(r.font.color, "rgb", RGBColor(16, 32, 48)),
+                give(r._r.get_or_add_rPr(), '<w:shd w:val="clear" w:fill="102030"/>'),
+            ),
+            SECRET,
+        ),
+        True,
     ),
     "colour of the highlight": (
-        with_run(lambda r: (setattr(r.font.color, "rgb", RGBColor(255, 255, 0)), give(r._r.get_or_add_rPr(), '<w:highlight w:val="yellow"/>')), SECRET), True,
+        with_run(
+            lambda r: (
+                setattr(r.font.color, "rgb", RGBColor(255, 255, 0)),
+                give(r._r.get_or_add_rPr(), '<w:highlight w:val="yellow"/>'),
+            ),
+            SECRET,
+        ),
+        True,
     ),
     "text box off the page": (lambda d: anchored(d, SECRET, -9_000_000), True),
     "hidden text box": (lambda d: anchored(d, SECRET, 900_000, "hidden='1'"), True),
-    "indented off the page": (lambda d: give(d.add_paragraph(SECRET)._p.get_or_add_pPr(), '<w:ind w:left="-20000"/>'), True),
-    "line of no height": (lambda d: give(d.add_paragraph(SECRET)._p.get_or_add_pPr(), '<w:spacing w:line="1" w:lineRule="exact"/>'), True),
+    "indented off the page": (
+        lambda d: give(d.add_paragraph(SECRET)._p.get_or_add_pPr(), '<w:ind w:left="-20000"/>'),
+        True,
+    ),
+    "line of no height": (
+        lambda d: give(d.add_paragraph(SECRET)._p.get_or_add_pPr(), '<w:spacing w:line="1" w:lineRule="exact"/>'),
+        True,
+    ),
     "deleted": (revised("del", SECRET), False),
-    "field code": (lambda d: run(d, "")._r.append(parse_xml(f"<w:instrText {nsdecls('w')}>{SECRET}</w:instrText>")), False),
+    "field code": (
+        lambda d: run(d, "")._r.append(parse_xml(f"<w:instrText {nsdecls('w')}>{SECRET}</w:instrText>")),
+        False,
+    ),
     "metadata": (in_core, False),
     "comment": (lambda d: d.add_comment(run(d, "Noted."), text=SECRET, author="x"), False),
     "alternative text": (lambda d: anchored(d, "Plain.", 900_000), False),
     "header": (lambda d: setattr(d.sections[0].header.paragraphs[0], "text", SECRET), False),
     "Unicode tags": (lambda d: run(d, f"Tags.{tags(SECRET)}"), True),
     "bidi override": (lambda d: run(d, f"\u202e{SECRET[::-1]}\u202c"), True),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("fill", "flagged"), DOCX_HIDDEN.values(), ids=DOCX_HIDDEN)
@@ -300,8 +354,15 @@ def make_pdf(draw: Callable[[Canvas], object], *, seen: bool = True) -> bytes:
 
 
 def write(
-    canvas: Canvas, text: str, *, mode: int = 0, colour: tuple[float, ...] = (0, 0, 0), size: float = 11, x: float = 72, y: float = 600
-) -> None:  # fmt: skip
+    canvas: Canvas,
+    text: str,
+    *,
+    mode: int = 0,
+    colour: tuple[float, ...] = (0, 0, 0),
+    size: float = 11,
+    x: float = 72,
+    y: float = 600,
+) -> None:
     line = canvas.beginText(x, y)
     line.setFont("Helvetica", size)
     line.setTextRenderMode(mode)
@@ -358,9 +419,11 @@ def cropped(data: bytes) -> bytes:
 def annotated(data: bytes) -> bytes:
     writer = PdfWriter(clone_from=PdfReader(io.BytesIO(data)))
     note = {
-        NameObject("/Type"): NameObject("/Annot"), NameObject("/Subtype"): NameObject("/Text"),
-        NameObject("/Rect"): ArrayObject([]), NameObject("/Contents"): TextStringObject(SECRET),
-    }  # fmt: skip
+        NameObject("/Type"): NameObject("/Annot"),
+        NameObject("/Subtype"): NameObject("/Text"),
+        NameObject("/Rect"): ArrayObject([]),
+        NameObject("/Contents"): TextStringObject(SECRET),
+    }
     writer.pages[0][NameObject("/Annots")] = ArrayObject([DictionaryObject(note)])
     writer.add_metadata({"/Subject": SECRET, "/Keywords": SECRET})
     out = io.BytesIO()
@@ -373,7 +436,10 @@ PDF_HIDDEN: dict[str, tuple[Callable[[], bytes], bool]] = {
     "render mode 7": (lambda: make_pdf(lambda c: write(c, SECRET, mode=7)), True),
     "white on white": (lambda: make_pdf(lambda c: write(c, SECRET, colour=(1, 1, 1))), True),
     "almost white": (lambda: make_pdf(lambda c: write(c, SECRET, colour=(0.98, 0.98, 0.98))), True),
-    "colour of the box": (lambda: make_pdf(all_of(lambda c: box(c, (0, 0, 0.5)), lambda c: write(c, SECRET, colour=(0, 0, 0.5)))), True),
+    "colour of the box": (
+        lambda: make_pdf(all_of(lambda c: box(c, (0, 0, 0.5)), lambda c: write(c, SECRET, colour=(0, 0, 0.5)))),
+        True,
+    ),
     "transparent": (lambda: make_pdf(lambda c: write(c, SECRET, colour=(0, 0, 0, 0.01))), True),
     "tiny": (lambda: make_pdf(lambda c: write(c, SECRET, size=0.5)), True),
     "off the page": (lambda: make_pdf(lambda c: write(c, SECRET, x=-2000)), True),
@@ -381,13 +447,30 @@ PDF_HIDDEN: dict[str, tuple[Callable[[], bytes], bool]] = {
     "off the crop box": (lambda: cropped(make_pdf(lambda c: write(c, SECRET))), True),
     "covered by a box": (lambda: make_pdf(all_of(lambda c: write(c, SECRET), lambda c: box(c, (1, 1, 1)))), True),
     "covered by a dark box with text on it": (
-        lambda: make_pdf(all_of(lambda c: write(c, SECRET), lambda c: box(c, (0, 0, 0)), lambda c: write(c, "Only this is to be seen on the bar.", colour=(1, 1, 1)))), True,
+        lambda: make_pdf(
+            all_of(
+                lambda c: write(c, SECRET),
+                lambda c: box(c, (0, 0, 0)),
+                lambda c: write(c, "Only this is to be seen on the bar.", colour=(1, 1, 1)),
+            )
+        ),
+        True,
     ),
-    "covered by a picture": (lambda: make_pdf(all_of(lambda c: write(c, SECRET), lambda c: c.drawImage(picture(size=(480, 30)), 60, 590))), True),
+    "covered by a picture": (
+        lambda: make_pdf(all_of(lambda c: write(c, SECRET), lambda c: c.drawImage(picture(size=(480, 30)), 60, 590))),
+        True,
+    ),
     "layer switched off": (lambda: with_layer(make_pdf(lambda c: layered(c, SECRET)), shown=False), True),
-    "white on a white picture": (lambda: make_pdf(all_of(lambda c: c.drawImage(picture(size=(480, 30)), 60, 590), lambda c: write(c, SECRET, colour=(1, 1, 1)))), True),
+    "white on a white picture": (
+        lambda: make_pdf(
+            all_of(
+                lambda c: c.drawImage(picture(size=(480, 30)), 60, 590), lambda c: write(c, SECRET, colour=(1, 1, 1))
+            )
+        ),
+        True,
+    ),
     "annotation and metadata": (lambda: annotated(make_pdf(lambda c: None)), False),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("make", "flagged"), PDF_HIDDEN.values(), ids=PDF_HIDDEN)

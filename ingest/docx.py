@@ -9,10 +9,12 @@ from typing import Any
 import docx
 from docx.opc.constants import RELATIONSHIP_TYPE
 from docx.opc.exceptions import PackageNotFoundError
+from docx.oxml import parse_xml
 from docx.oxml.ns import qn
 from lxml import etree  # type: ignore[import-untyped]
 
 from ingest.cleaning import clean
+from ingest.docx_looks import Looks
 from ingest.package import open_package
 from ingest.readers import Draft, FormatReader
 from tandem.errors import DocumentError
@@ -21,6 +23,7 @@ _HEADING = re.compile(r"heading\s*(\d)", re.IGNORECASE)
 
 _P, _TBL, _TR, _TC, _R, _T = (qn(f"w:{name}") for name in ("p", "tbl", "tr", "tc", "r", "t"))
 _TAB, _BR, _CR, _SDT, _SDT_CONTENT = (qn(f"w:{name}") for name in ("tab", "br", "cr", "sdt", "sdtContent"))
+_REFERENCES = (qn("w:footnoteReference"), qn("w:endnoteReference"))
 # Text that was deleted, moved away, or repeated for older readers is no part of what a person sees.
 _UNSEEN = frozenset(
     {
@@ -40,7 +43,10 @@ class DocxReader(FormatReader):
         try:
             document = docx.Document(io.BytesIO(data))
             body = document.element.body
-            styles = _styles(document)
+            sheet = _style_sheet(document)
+            styles = {style.style_id: style for style in document.styles} if sheet is not None else {}
+            notes = _notes(document)
+            looks = Looks(etree.Element(qn("w:styles")) if sheet is None else sheet, document.element)
             draft.title = clean(document.core_properties.title or "").text.replace("\n", " ")
         except (
             PackageNotFoundError,
@@ -56,18 +62,20 @@ class DocxReader(FormatReader):
             ) from exc
         if body is None:
             raise DocumentError("corrupt", "Its document has no body. Open it in a word processor and save it again.")
-        _fill_body(draft, body, styles)
+        _fill_body(draft, body, styles, looks, notes)
 
 
-def _styles(document: Any) -> dict[str, Any]:
+def _style_sheet(document: Any) -> Any:
     try:
         document.part.part_related_by(RELATIONSHIP_TYPE.STYLES)
     except KeyError:  # the library would open a file of its own for it, which a confined reader may not
-        return {}
-    return {style.style_id: style for style in document.styles}
+        return None
+    return document.styles.element
 
 
-def _fill_body(draft: Draft, body: Any, styles: dict[str, Any]) -> None:
+def _fill_body(
+    draft: Draft, body: Any, styles: dict[str, Any], looks: Looks, notes: dict[tuple[str, str], Any]
+) -> None:
     items: list[str] = []
 
     def close_list() -> None:
@@ -77,9 +85,9 @@ def _fill_body(draft: Draft, body: Any, styles: dict[str, Any]) -> None:
     for element in _content(body):
         if element.tag == _TBL:
             close_list()
-            draft.table(_rows(element))
+            draft.table(_rows(draft, element, looks))
             continue
-        text = _text(element)
+        text = _text(draft, element, looks)
         if not text.strip():
             continue
         level, is_item = _role(element, styles)
@@ -94,6 +102,10 @@ def _fill_body(draft: Draft, body: Any, styles: dict[str, Any]) -> None:
             draft.heading(0, text)
         else:
             draft.heading(level, text)
+        for reference in element.iter(*_REFERENCES):  # a note is read where it is called
+            note = notes.get((reference.tag, reference.get(qn("w:id"), "")))
+            if note is not None:
+                draft.add("\n".join(_text(draft, paragraph, looks) for paragraph in note.iter(_P)))
     close_list()
 
 
@@ -130,21 +142,32 @@ def _role(paragraph: Any, styles: dict[str, Any]) -> tuple[int | None, bool]:
     return None, is_item
 
 
-def _rows(table: Any) -> Iterator[list[str]]:
+def _rows(draft: Draft, table: Any, looks: Looks) -> Iterator[list[str]]:
     # Read from the XML: python-docx works out merged cells anew for each cell, which is quadratic.
     for row in table.iterchildren(_TR):
-        yield [" ".join(_text(paragraph) for paragraph in cell.iter(_P)) for cell in row.iterchildren(_TC)]
+        why = looks.unseen(row)
+        if why:
+            draft.leave_out(why, "".join(text.text or "" for text in row.iter(_T)))
+        else:
+            yield [
+                " ".join(_text(draft, paragraph, looks) for paragraph in cell.iter(_P))
+                for cell in row.iterchildren(_TC)
+            ]
 
 
-def _text(paragraph: Any) -> str:
+def _text(draft: Draft, paragraph: Any, looks: Looks) -> str:
+    """What is seen of a paragraph; what is not is told to `draft`."""
     parts: list[str] = []
     stack = list(reversed(list(paragraph)))
     while stack:
         element = stack.pop()
         tag = element.tag
-        if tag in _UNSEEN or not isinstance(tag, str) or (tag == _R and _hidden(element)):
+        if tag in _UNSEEN or not isinstance(tag, str):
             continue
-        if tag == _T:
+        why = looks.unseen(element)
+        if why:
+            draft.leave_out(why, "".join(text.text or "" for text in element.iter(_T)))
+        elif tag == _T:
             parts.append(element.text or "")
         elif tag == _TAB:
             parts.append(" ")
@@ -155,18 +178,14 @@ def _text(paragraph: Any) -> str:
     return "".join(parts)
 
 
-def _hidden(run: Any) -> bool:
-    properties = run.find(qn("w:rPr"))
-    if properties is None:
-        return False
-    vanish = properties.find(qn("w:vanish"))
-    if vanish is not None and vanish.get(qn("w:val"), "true") not in ("0", "false", "off"):
-        return True
-    size = properties.find(qn("w:sz"))
-    if size is not None and size.get(qn("w:val"), "24").isdigit() and int(size.get(qn("w:val"), "24")) <= 2:
-        return True
-    colour = properties.find(qn("w:color"))
-    white = colour is not None and colour.get(qn("w:val"), "").upper() == "FFFFFF"
-    shaded = properties.find(qn("w:shd")) is not None or properties.find(qn("w:highlight")) is not None
-    # In a table, white letters stand on a coloured header row more often than not.
-    return bool(white and not shaded and next(run.iterancestors(_TC), None) is None)
+def _notes(document: Any) -> dict[tuple[str, str], Any]:
+    """Footnotes and endnotes by the tag of their reference and their number."""
+    found: dict[tuple[str, str], Any] = {}
+    for relation in document.part.rels.values():
+        kind = relation.reltype.rsplit("/", 1)[-1]
+        if kind in ("footnotes", "endnotes") and not relation.is_external:
+            name = kind.removesuffix("s")
+            root = parse_xml(relation.target_part.blob)
+            for note in root.iterchildren(qn(f"w:{name}")):
+                found[qn(f"w:{name}Reference"), note.get(qn("w:id"), "")] = note
+    return found

@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from bs4 import BeautifulSoup
 from bs4.element import Comment, NavigableString, PageElement, PreformattedString, Tag
@@ -10,6 +10,7 @@ from bs4.element import Comment, NavigableString, PageElement, PreformattedStrin
 from ingest.cleaning import clean
 from ingest.markup import check_markup
 from ingest.readers import Draft, FormatReader
+from ingest.visibility import Hidden, remove_hidden
 from tandem.errors import DocumentError
 
 _UNSEEN = frozenset(
@@ -85,13 +86,6 @@ _BLOCK = frozenset(
     ]
 )
 _HEADING = re.compile(r"h[1-6]$")
-_HIDDEN_STYLE = re.compile(
-    r"display:none|visibility:(?:hidden|collapse)|(?:^|;)opacity:0(?:\.0*)?(?:;|$)|font-size:0(?:\.\d+)?(?:px|pt|em|rem|%)?(?:;|!|$)"
-    r"|(?:^|;)(?:left|top|text-indent|margin-left):-\d{3,}|clip:rect\(0|(?:^|;)(?:width|height):0(?:px)?;.*overflow:hidden"
-)
-_COLOUR = re.compile(r"(?:^|;)color:([^;!]+)")
-_BACKGROUND = re.compile(r"background(?:-color)?:([^;!]+)")
-_WHITE = frozenset(["#fff", "#ffffff", "white", "rgb(255,255,255)", "transparent", "rgba(0,0,0,0)"])
 _MAX_DEPTH = 200
 
 
@@ -105,7 +99,9 @@ class HtmlReader(FormatReader):
         soup = parse(data)
         for element in soup.find_all("title", limit=1):
             draft.title = clean(element.get_text(" ")).text.replace("\n", " ")
+        hidden = remove_hidden(soup)
         root = _main(soup)
+        _tell(draft, hidden, root)
         _Walker(draft, skip=_FURNITURE).walk(root)
 
 
@@ -128,19 +124,39 @@ def parse(data: bytes | str) -> BeautifulSoup:
 def fill_fragment(draft: Draft, html: str) -> None:
     """Adds the visible text of an HTML fragment, such as Markdown carries."""
     if "<" in html:
-        _Walker(draft, skip=frozenset()).walk(parse(html))
+        soup = parse(html)
+        remove_hidden(soup)
+        _Walker(draft, skip=frozenset()).walk(soup)
     else:
         draft.add(html)
 
 
 def visible_text(html: str) -> str:
     """The visible text of inline HTML as one line."""
-    return _inline_text(parse(html), 0)
+    soup = parse(html)
+    remove_hidden(soup)
+    return _inline_text(soup, 0)
+
+
+def tell_hidden(draft: Draft, html: str) -> BeautifulSoup:
+    """Tells `draft` of what is hidden in a page, and gives back the page without it."""
+    soup = parse(html)
+    _tell(draft, remove_hidden(soup), soup)
+    return soup
+
+
+def _tell(draft: Draft, hidden: Sequence[Hidden], root: Tag) -> None:
+    """Tells of what was hidden in the text itself; what is hidden in a menu would not have been read anyway."""
+    for passage in hidden:
+        around = [passage.parent, *passage.parent.parents]
+        names = {tag.name for tag in around}
+        if any(tag is root for tag in around) and not names & (_UNSEEN | _FURNITURE):
+            draft.leave_out(passage.technique, passage.text)
 
 
 def _main(soup: BeautifulSoup) -> Tag:
     for selector in ("main", "[role=main]", "article"):
-        found = [element for element in soup.select(selector) if not _hidden(element)]
+        found = soup.select(selector)
         if len(found) == 1 and len(found[0].get_text(strip=True)) > 0:
             return found[0]
     return soup.body or soup
@@ -171,7 +187,7 @@ class _Walker:
 
     def _element(self, element: Tag, depth: int) -> None:
         name = element.name
-        if name in _UNSEEN or name in self._skip or _hidden(element):
+        if name in _UNSEEN or name in self._skip:
             return
         if name == "br":
             self._loose.append("\n")
@@ -197,8 +213,8 @@ class _Walker:
             self._loose.append(_inline_text(element, depth, strip=False))
 
     def _table(self, element: Tag, depth: int) -> None:
-        rows = [row for row in element.find_all("tr") if row.find_parent("table") is element and not _hidden(row)]
-        cells = [[c for c in row.find_all(["td", "th"], recursive=False) if not _hidden(c)] for row in rows]
+        rows = [row for row in element.find_all("tr") if row.find_parent("table") is element]
+        cells = [row.find_all(["td", "th"], recursive=False) for row in rows]
         nested = element.find(["table", "p", "ul", "ol", "h1", "h2", "h3"]) is not None
         if nested and max((len(row) for row in cells), default=0) <= 2 and element.find("th") is None:
             for row in cells:  # a table for layout: its cells are the page's columns
@@ -207,7 +223,7 @@ class _Walker:
                     self._flush()
             return
         caption = element.find("caption")
-        if isinstance(caption, Tag) and not _hidden(caption):
+        if isinstance(caption, Tag):
             self._draft.add(_inline_text(caption, depth))
         self._draft.table([[_inline_text(cell, depth) for cell in row] for row in cells])
 
@@ -222,7 +238,7 @@ def _items(element: Tag, depth: int) -> Iterator[str]:
             "hostile", f"Its lists are nested more than {_MAX_DEPTH} deep. Save the page as plain text."
         )
     for item in element.find_all(True, recursive=False):
-        if item.name in _UNSEEN or _hidden(item):
+        if item.name in _UNSEEN:
             continue
         if item.name in ("ul", "ol", "dl"):
             yield from _items(item, depth + 1)
@@ -232,8 +248,7 @@ def _items(element: Tag, depth: int) -> Iterator[str]:
         if text:
             yield f"- {text}"
         for sub in inner:
-            if not _hidden(sub):
-                yield from _items(sub, depth + 1)
+            yield from _items(sub, depth + 1)
 
 
 def _inline_text(element: Tag, depth: int, *, strip: bool = True, without: list[Tag] | None = None) -> str:
@@ -246,7 +261,7 @@ def _inline_text(element: Tag, depth: int, *, strip: bool = True, without: list[
         if isinstance(node, str) and not isinstance(node, NavigableString):
             out.append(node)
         elif isinstance(node, Tag):
-            if id(node) in barred or node.name in _UNSEEN or _hidden(node):
+            if id(node) in barred or node.name in _UNSEEN:
                 continue
             if node.name == "br":
                 out.append("\n")
@@ -265,24 +280,3 @@ def _string(node: PageElement) -> str:
     if not isinstance(node, NavigableString) or isinstance(node, (Comment, PreformattedString)):
         return ""  # comments, doctypes, processing instructions
     return re.sub(r"\s+", " ", str(node))
-
-
-def _hidden(element: Tag) -> bool:
-    if element.has_attr("hidden") or str(element.get("aria-hidden", "")).lower() == "true":
-        return True
-    style = re.sub(r"\s+", "", str(element.get("style", "")).lower())
-    if not style:
-        return False
-    if _HIDDEN_STYLE.search(style):
-        return True
-    colour = _COLOUR.search(style)
-    if not colour or colour.group(1) not in _WHITE:
-        return False
-    # White text is hidden unless a background, its own or one around it, shows it.
-    return not any(_has_background(tag) for tag in (element, *element.parents))
-
-
-def _has_background(element: Tag) -> bool:
-    style = re.sub(r"\s+", "", str(element.get("style", "")).lower())
-    background = _BACKGROUND.search(style)
-    return element.has_attr("bgcolor") or bool(background and background.group(1) not in _WHITE)

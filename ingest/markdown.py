@@ -1,5 +1,6 @@
 """Markdown (CommonMark with GitHub's tables) into blocks of plain text."""
 
+import hashlib
 import html as entities
 import re
 from collections.abc import Sequence
@@ -8,7 +9,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from ingest.cleaning import clean, strip_templates
-from ingest.html import fill_fragment, visible_text
+from ingest.html import fill_fragment, tell_hidden, visible_text
 from ingest.limits import Limits
 from ingest.markup import check_lines
 from ingest.metadata import split_front_matter
@@ -39,14 +40,19 @@ class MarkdownReader(FormatReader):
             raise DocumentError(
                 "hostile", f"Its quotes and lists are nested {self._nesting} deep. Save it in a simpler form."
             )
-        _Renderer(draft).render(tokens)
+        if not any(token.type == "html_block" or _is_marked(token.children or ()) for token in tokens):
+            _Renderer(draft).render(tokens)
+            return
+        styles = "".join(re.findall(r"<style\b.*?</style\s*>", body, flags=re.DOTALL | re.IGNORECASE))
+        _Renderer(draft, styles).render(_seen(draft, tokens, body))
 
 
 class _Renderer:
-    """Walks the flat token list once."""
+    """Walks the flat token list once. `styles` are the style sheets in the document, for the HTML in it."""
 
-    def __init__(self, draft: Draft) -> None:
+    def __init__(self, draft: Draft, styles: str = "") -> None:
         self._draft = draft
+        self._styles = styles
         self._lists = 0
         self._lines: list[str] = []
         self._fresh_item = False
@@ -80,7 +86,7 @@ class _Renderer:
                 self._html(token.content)
 
     def _inline(self, token: Token, heading: int) -> None:
-        text = inline_text(token.children or ())
+        text = inline_text(token.children or (), self._styles)
         if self._rows is not None:
             self._rows[-1].append(text)
         elif heading and not self._lists:
@@ -105,9 +111,9 @@ class _Renderer:
 
     def _html(self, content: str) -> None:
         if self._lists:
-            self._item(visible_text(strip_templates(content)))
+            self._item(visible_text(self._styles + strip_templates(content)))
         else:
-            fill_fragment(self._draft, strip_templates(content))
+            fill_fragment(self._draft, self._styles + strip_templates(content))
 
     def _close_list(self) -> None:
         self._lists -= 1
@@ -123,9 +129,48 @@ class _Renderer:
             self._draft.table(rows)
 
 
-def inline_text(tokens: Sequence[Token]) -> str:
+def _seen(draft: Draft, tokens: Sequence[Token], body: str) -> list[Token]:
+    """The tokens without those that hidden HTML reaches around, such as paragraphs between two tags.
+
+    The document is written as a page in which a mark stands before each token's text; where the mark is not seen, nor
+    is the text. The mark's name is a hash of the document, so that no document can hold it.
+    """
+    mark = f"m-{hashlib.blake2b(body.encode(errors='replace'), digest_size=8).hexdigest()}"
+    page: list[str] = []
+    for n, token in enumerate(tokens):
+        before, after = (f"<{mark} n='{n}{side}'>x</{mark}>" for side in "ab")
+        if token.type == "inline":
+            page.append(before + _as_html(token.children or ()))
+        elif token.type in ("fence", "code_block"):
+            page.append(before + entities.escape(token.content))
+        elif token.type == "html_block":
+            page.append(before + strip_templates(token.content) + after)
+        elif token.tag:
+            page.append(f"<{token.tag}>" if token.nesting >= 0 else f"</{token.tag}>")
+    shown = {str(tag["n"]) for tag in tell_hidden(draft, "".join(page)).find_all(mark) if tag.get_text().strip()}
+    marked = ("inline", "fence", "code_block", "html_block")
+    return [
+        _emptied(token) if token.type in marked and not {f"{n}a", f"{n}b"} & shown else token
+        for n, token in enumerate(tokens)
+    ]
+
+
+def _emptied(token: Token) -> Token:
+    return token.copy(content="", children=[])
+
+
+def _as_html(tokens: Sequence[Token]) -> str:
+    parts = [token.content if token.type == "html_inline" else entities.escape(token.content) for token in tokens]
+    return "".join(part if token.type != "image" else "" for part, token in zip(parts, tokens, strict=True))
+
+
+def _is_marked(tokens: Sequence[Token]) -> bool:
+    return any(token.type == "html_inline" for token in tokens)
+
+
+def inline_text(tokens: Sequence[Token], styles: str = "") -> str:
     """The visible text of inline tokens: no emphasis, no images, no markup; the text of links."""
-    marked = any(token.type == "html_inline" for token in tokens)
+    marked = _is_marked(tokens)
     parts: list[str] = []
     for token in tokens:
         if token.type in ("text", "code_inline"):
@@ -138,4 +183,4 @@ def inline_text(tokens: Sequence[Token]) -> str:
             parts.append(token.content)
     text = "".join(parts)
     # Inline HTML can hide text between its tags, so it is read as HTML and not merely stripped.
-    return strip_templates(visible_text(text) if marked else text).strip()
+    return strip_templates(visible_text(styles + text) if marked else text).strip()

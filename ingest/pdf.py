@@ -1,92 +1,38 @@
 """PDF into blocks: page by page, lines joined into paragraphs, headings guessed from the size of the type."""
 
-import io
-import logging
 import re
 import statistics
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
+from itertools import groupby, pairwise
 
-from pypdf import PageObject
-from pypdf import PdfReader as Pdf
-from pypdf.errors import DependencyError, FileNotDecryptedError, LimitReachedError, PyPdfError
+import pypdfium2 as pdfium
+import pypdfium2.raw as raw
 
 from ingest.cleaning import clean
 from ingest.pdf_content import check_content
+from ingest.pdf_lines import MARKER, Line, lines_of
+from ingest.pdf_page import words
+from ingest.pdf_visibility import Renderings, has_layers_off, hidden_objects
 from ingest.readers import ITEM, Draft, FormatReader, join_lines
 from tandem.errors import DocumentError
 
-_ENCRYPTED = "It is encrypted. Save it without a password and ingest it again."
-# The sign of a list item; fonts of signs often map it to no letter at all, so any lone sign will do.
-_MARKER = re.compile(r"(?:[^\w\s\"'“„(\[$€£]|\(?\d{1,2}[.)]|\(?[a-z][.)])\s+")
 _PAGE_NUMBER = re.compile(r"(?:page|seite|p\.)?\s*[-–]?\s*\d{1,4}\s*(?:(?:/|of|von)\s*\d{1,4})?\s*[-–]?", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class _Line:
-    """A line of a page: its cells from left to right (mostly one), where each starts, its height on the page, and the
-    size of its type. All in points."""
-
-    cells: tuple[str, ...]
-    starts: tuple[float, ...]
-    y: float
-    size: float
-
-    @property
-    def text(self) -> str:
-        return " ".join(self.cells)
 
 
 class PdfReader(FormatReader):
     """PDF with a text layer. Scans without one are `no_text`."""
 
     def fill(self, draft: Draft, data: bytes) -> None:
-        logging.getLogger("pypdf").setLevel(logging.CRITICAL)
-        try:
-            pdf = self._open(data)
-            check_content(pdf, len(data), self._limits)
-            pages = [list(_lines(page)) for page in pdf.pages]
-            title = (pdf.metadata.title if pdf.metadata else None) or ""
-        except DocumentError:
-            raise
-        except (FileNotDecryptedError, DependencyError) as exc:
-            raise DocumentError("encrypted", _ENCRYPTED) from exc
-        except LimitReachedError as exc:
-            raise DocumentError(
-                "hostile", f"It expands beyond all measure ({exc}). Save it again from its source."
-            ) from exc
-        except (
-            PyPdfError,
-            ValueError,
-            TypeError,
-            KeyError,
-            AttributeError,
-            IndexError,
-            RecursionError,
-            OSError,
-        ) as exc:
-            detail = str(exc).splitlines()[0][:120] if str(exc) else type(exc).__name__
-            raise DocumentError(
-                "corrupt", f"It cannot be read as PDF ({detail}). Save it again from its source."
-            ) from exc
+        check_content(data, self._limits)
+        with _open(data) as pdf:
+            pages = _pages(pdf, draft, Renderings(layers=has_layers_off(data)))
+            title = pdf.get_metadata_value("Title") or ""
         _check_text(pages)
         draft.title = clean(title).text.replace("\n", " ") if _is_title(title) else ""
         self._fill_pages(draft, pages)
 
-    def _open(self, data: bytes) -> Pdf:
-        if b"%PDF" not in data[:1024]:
-            raise DocumentError("corrupt", "It is not a PDF, whatever its name says. Save it again from its source.")
-        pdf = Pdf(io.BytesIO(data), strict=False)
-        # Many files are locked with an empty password, which every viewer opens without asking.
-        if pdf.is_encrypted and not pdf.decrypt(""):
-            raise DocumentError("encrypted", _ENCRYPTED)
-        return pdf
-
-    def _fill_pages(self, draft: Draft, pages: Sequence[Sequence[_Line]]) -> None:
+    def _fill_pages(self, draft: Draft, pages: Sequence[Sequence[Line]]) -> None:
         furniture = _repeated(pages)
         if all(_furniture_key(line.text) in furniture for lines in pages for line in lines):
             furniture = frozenset()  # every page says the same: then that is what the document says
@@ -111,67 +57,54 @@ class PdfReader(FormatReader):
                     draft.heading(0 if opening else level, text)
                 else:
                     texts = [
-                        _MARKER.sub("- ", line.text, count=1) if _MARKER.match(line.text) else line.text
-                        for line in group
+                        MARKER.sub("- ", line.text, count=1) if MARKER.match(line.text) else line.text for line in group
                     ]
                     draft.add(join_lines(texts), "list" if ITEM.match(texts[0]) else "text", number)
 
 
-def _lines(page: PageObject) -> Iterator[_Line]:
-    """The lines of a page, in the order of its content; pieces side by side on one line become cells."""
-    pieces: list[tuple[str, float, float, float]] = []
-
-    def visit(text: str, outer: Any, inner: Any, _font: Any, size: float) -> None:
-        if not text.strip():
-            return
-        x = inner[4] * outer[0] + inner[5] * outer[2] + outer[4]
-        y = inner[4] * outer[1] + inner[5] * outer[3] + outer[5]
-        scale = max(abs(inner[3]), abs(inner[1])) * max(abs(outer[3]), abs(outer[1])) or 1.0
-        for part in text.splitlines():
-            if part.strip():
-                # The line break stays: the library saw the end of a line here.
-                part = unicodedata.normalize("NFKC", part) + ("\n" if text.endswith("\n") else "")
-                pieces.append((part, float(x), float(y), round(float(size or 0) * scale, 1)))
-            y -= 1000.0  # lines of one piece have no position of their own, and are never side by side
-
-    page.extract_text(visitor_text=visit)
-    line: list[tuple[str, float, float, float]] = []
-    for piece in pieces:
-        if line and abs(piece[2] - line[-1][2]) > 0.4 * max(piece[3], line[-1][3], 1.0):
-            yield _line(line)
-            line = []
-        line.append(piece)
-    if line:
-        yield _line(line)
+def _open(data: bytes) -> pdfium.PdfDocument:
+    if b"%PDF" not in data[:1024]:
+        raise DocumentError("corrupt", "It is not a PDF, whatever its name says. Save it again from its source.")
+    try:
+        # Many files are locked with an empty password, which every viewer opens without asking.
+        return pdfium.PdfDocument(data)
+    except pdfium.PdfiumError as exc:
+        if exc.err_code in (raw.FPDF_ERR_PASSWORD, raw.FPDF_ERR_SECURITY):
+            raise DocumentError(
+                "encrypted", "It is encrypted. Save it without a password and ingest it again."
+            ) from exc
+        raise DocumentError("corrupt", "It cannot be read as PDF. Save it again from its source.") from exc
 
 
-def _line(pieces: list[tuple[str, float, float, float]]) -> _Line:
-    cells: list[str] = []
-    starts: list[float] = []
-    end = 0.0
-    for text, x, _, size in sorted(pieces, key=lambda piece: piece[1]):
-        if cells and not cells[-1].endswith("\n"):
-            cells[-1] += text
-        elif cells and (x - end < 0.8 * size or _MARKER.fullmatch(cells[-1].strip() + " ")):
-            cells[-1] = f"{cells[-1].rstrip()} {text}"
-        else:
-            cells.append(text)
-            starts.append(x)
-        # The width is not known; narrow letters on average are close enough to tell a gap from a space.
-        end = x + 0.42 * size * len(text.strip())
-    cells = [" ".join(cell.split()) for cell in cells]
-    size = max(pieces, key=lambda piece: len(piece[0]))[3]
-    return _Line(tuple(cells), tuple(starts), pieces[0][2], size)
+def _pages(pdf: pdfium.PdfDocument, draft: Draft, renderings: Renderings) -> list[list[Line]]:
+    """The lines of every page that someone who opens the document sees; the others are told to `draft`."""
+    pages: list[list[Line]] = []
+    for number in range(len(pdf)):
+        try:
+            page = pdf[number]
+        except pdfium.PdfiumError:  # one page is broken; the others are not
+            pages.append([])
+            continue
+        text_page = page.get_textpage()
+        found = list(words(text_page))
+        hidden = hidden_objects(page, {word.source: word.size for word in found}, renderings) if found else {}
+        pages.append(lines_of([word for word in found if word.source not in hidden]))
+        for source, group in groupby(found, key=lambda word: word.source):
+            if source in hidden:
+                draft.leave_out(hidden[source], " ".join(word.text for word in group))
+        text_page.close()
+        page.close()
+    return pages
 
 
-def _groups(lines: Sequence[_Line]) -> Iterator[list[_Line]]:
+def _groups(lines: Sequence[Line]) -> Iterator[list[Line]]:
     """Groups lines into paragraphs, lists and tables: by size of type, by columns, by lines that end early."""
     width = sorted(len(line.text) for line in lines)[int(len(lines) * 0.9)] if lines else 0
     left = min((line.starts[0] for line in lines), default=0.0)
     gaps = sorted(above.y - below.y for above, below in pairwise(lines) if above.y > below.y)
     # A quarter of the lines lie no farther apart than this: the distance of lines within a paragraph.
     spacing = gaps[len(gaps) // 4] if gaps else 0.0
-    group: list[_Line] = []
+    group: list[Line] = []
     for line in lines:
         if group and _starts_anew(group, line, width, left, spacing):
             yield group
@@ -181,22 +114,22 @@ def _groups(lines: Sequence[_Line]) -> Iterator[list[_Line]]:
         yield group
 
 
-def _starts_anew(group: Sequence[_Line], line: _Line, width: int, left: float, spacing: float) -> bool:
+def _starts_anew(group: Sequence[Line], line: Line, width: int, left: float, spacing: float) -> bool:
     first, last = group[0], group[-1]
     if len(first.cells) > 1:  # a table goes on with rows, and with lines that fill a column further
         return len(line.cells) == 1 and line.starts[0] < first.starts[1] - 3
     if len(line.cells) > 1 or abs(line.size - last.size) > 0.6:
         return True
-    if _MARKER.match(first.text):
-        return not _MARKER.match(line.text) and line.starts[0] < first.starts[0] + 3
-    if _MARKER.match(line.text) or last.y - line.y > max(1.45 * line.size, 1.3 * spacing):
+    if MARKER.match(first.text):
+        return not MARKER.match(line.text) and line.starts[0] < first.starts[0] + 3
+    if MARKER.match(line.text) or last.y - line.y > max(1.45 * line.size, 1.3 * spacing):
         return True
     # Indented lines that end early are the items of a list whose signs have no letter.
     ends = ".:!?,;" if last.starts[0] > left + 8 else ".:!?"
     return len(last.text) < 0.8 * width and last.text[-1] in ends
 
 
-def _table(group: Sequence[_Line]) -> list[list[str]] | None:
+def _table(group: Sequence[Line]) -> list[list[str]] | None:
     """The rows of a group that is a table; None for one that is not, such as a page set in two columns."""
     if len(group) < 2 or len(group[0].cells) < 2 or len(group[1].cells) < 2:
         return None
@@ -212,7 +145,7 @@ def _table(group: Sequence[_Line]) -> list[list[str]] | None:
     return rows if mean < 60 else None
 
 
-def _repeated(pages: Sequence[Sequence[_Line]]) -> frozenset[str]:
+def _repeated(pages: Sequence[Sequence[Line]]) -> frozenset[str]:
     """Running heads and feet: what stands at the edge of most pages, whatever its page number, and page numbers."""
     if len(pages) < 3:
         return frozenset({_furniture_key("1")})
@@ -228,7 +161,7 @@ def _furniture_key(text: str) -> str:
     return "#" if _PAGE_NUMBER.fullmatch(text) else re.sub(r"\d+", "#", text)
 
 
-def _check_text(pages: Sequence[Sequence[_Line]]) -> None:
+def _check_text(pages: Sequence[Sequence[Line]]) -> None:
     found = sum(sum(c.isalnum() for c in line.text) for lines in pages for line in lines)
     if found < 3 * len(pages) or not found:
         raise DocumentError(

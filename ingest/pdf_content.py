@@ -1,9 +1,12 @@
 """What the pages of a PDF expand to, added up before any text is taken from them."""
 
+import io
+import logging
 import re
 from typing import Any
 
 from pypdf import PdfReader as Pdf
+from pypdf.errors import LimitReachedError, PyPdfError
 from pypdf.generic import ArrayObject, DictionaryObject, StreamObject
 
 from ingest.limits import Limits
@@ -15,17 +18,34 @@ _MAX_FORMS = 10_000
 _DRAWN = re.compile(rb"/([^\s/<>\[\]()]+)\s+Do\b")
 
 
-def check_content(pdf: Pdf, size: int, limits: Limits) -> None:
+# What its library raises at a file that is broken. Whether such a file can be read is not decided here.
+_BROKEN = (PyPdfError, ValueError, TypeError, KeyError, AttributeError, IndexError, OSError)
+
+
+def check_content(data: bytes, limits: Limits) -> None:
     """Adds up the drawing instructions of all pages; a stream that is drawn twice counts twice.
 
     Args:
-        pdf: The open file.
-        size: Its bytes.
+        data: The file.
         limits: How far it may expand.
 
     Raises:
         DocumentError: `hostile` when it expands too far, `too_large` when it is more than can be read in time.
     """
+    logging.getLogger("pypdf").setLevel(logging.CRITICAL)
+    try:
+        _check_pages(Pdf(io.BytesIO(data), strict=False), len(data), limits)
+    except LimitReachedError as exc:
+        raise DocumentError(
+            "hostile", f"It expands beyond all measure ({exc}). Save it again from its source."
+        ) from exc
+    except _BROKEN:
+        return
+
+
+def _check_pages(pdf: Pdf, size: int, limits: Limits) -> None:
+    if pdf.is_encrypted and not pdf.decrypt(""):
+        return  # its reader says so
     forms: dict[int, int] = {}
     most = max(limits.max_expansion * size, _HARMLESS)
     expanded = 0

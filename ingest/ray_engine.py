@@ -130,7 +130,8 @@ def _import_ray() -> ModuleType:
         import ray
     except ModuleNotFoundError as exc:
         raise SettingsError(
-            "The engine `ray` is not installed: run `pip install 'tandem-assistant[ray]'`, or ingest with --engine local."
+            "The engine `ray` is not installed: run `pip install 'tandem-assistant[ray]'`, "
+            "or ingest with --engine local."
         ) from exc
     module: ModuleType = ray
     return module

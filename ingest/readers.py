@@ -17,6 +17,7 @@ from llama_index.core.readers.base import BaseReader
 from llama_index.core.schema import Document
 
 from ingest.cleaning import clean, unreadable_share
+from ingest.hidden import HiddenText
 from ingest.limits import Limits
 from tandem.errors import DocumentError
 from tandem.schemas import Block, Value
@@ -56,7 +57,7 @@ class Draft:
         self._length = 0
         self._blocks: list[Block] = []
         self._warnings: list[str] = []
-        self._smuggled = 0
+        self._hidden = HiddenText()
 
     def heading(self, level: int, text: str, page: int | None = None, *, is_name: bool = True) -> None:
         """Starts a section; `level` 1 is the outermost. The first heading of all is the title where none is known.
@@ -102,6 +103,10 @@ class Draft:
         else:
             self.add("\n".join(" | ".join(row) for row in cleaned), "table", page)
 
+    def leave_out(self, technique: str, text: str) -> None:
+        """Notes a passage that nobody sees; the reading's report tells of it in one sentence."""
+        self._hidden.add(technique, self._clean(text))
+
     def warn(self, sentence: str) -> None:
         self._warnings.append(sentence)
 
@@ -125,15 +130,15 @@ class Draft:
                 "corrupt",
                 "Its text cannot be decoded (most characters are unknown). Save it again as UTF-8 or as PDF/A.",
             )
-        if self._smuggled:
-            self.warn(f"{self._smuggled} hidden control characters (bidi or tag characters) were removed.")
+        if told := self._hidden.sentence():
+            self.warn(told)
         title = self.title or fallback_title
         return Reading(title=title, text=text, blocks=tuple(self._blocks), warnings=tuple(self._warnings))
 
     def _clean(self, text: str) -> str:
         self._check_length(len(text) // 2)  # before it is gone through; no more than half of it may be spaces
         cleaned = clean(text)
-        self._smuggled += cleaned.smuggled
+        self._hidden.count(cleaned.smuggled)
         return cleaned.text
 
     def _append(self, text: str, separator: str) -> int:
@@ -241,7 +246,7 @@ def join_lines(lines: Sequence[str]) -> str:
         broken = previous and (len(previous) > 0.7 * width or previous[-1] in ",;") and not ITEM.match(line)
         if not joined:
             joined = line
-        elif broken and re.search(r"[^\W\d_]-$", joined) and line[:1].islower():
+        elif broken and re.fullmatch(r"[^\W\d_]-", joined[-2:]) and line[:1].islower():
             joined = joined[:-1] + line
         elif broken:
             joined += " " + line

@@ -148,7 +148,7 @@ def test_text_that_only_looks_hidden_is_kept() -> None:
 def test_invisible_characters_go_and_are_told_of() -> None:
     found = read("a.txt", "pass\u200bword \u202eevil\u202c so\u00adft e\u0301 caf\u00e9 \u0645\u06cc\u200c\u062e\u0648")
     assert found.text == "password evil soft \u00e9 caf\u00e9 \u0645\u06cc\u200c\u062e\u0648"
-    assert "2 hidden control characters" in found.warnings[0]
+    assert found.warnings == ("1 hidden character (bidi override) was left out.",)
 
 
 def test_html_main_text_with_lists_and_tables() -> None:

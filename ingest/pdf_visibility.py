@@ -6,6 +6,7 @@ and costs no rendering. Invisible ink over a scanned page is recognised text (OC
 """
 
 import contextlib
+import ctypes
 import io
 import logging
 from collections.abc import Iterable, Sequence
@@ -191,8 +192,12 @@ def _alike_within(one: NDArray[np.uint8], other: NDArray[np.uint8], box: Box, vi
 def _view(page: Any) -> Box:
     """The part of the page that is shown."""
     rect = pdfium.FS_RECTF()
-    if not pdfium.FPDF_GetPageBoundingBox(page, rect):
-        return (0.0, 0.0, 612.0, 792.0)
+    if not pdfium.FPDF_GetPageBoundingBox(page, rect) or rect.left >= rect.right or rect.bottom >= rect.top:
+        sides = [ctypes.c_float() for _ in range(4)]  # a view of nothing: viewers then show the whole sheet
+        if not pdfium.FPDFPage_GetMediaBox(page, *sides):
+            return (0.0, 0.0, 612.0, 792.0)
+        left, bottom, right, top = (side.value for side in sides)
+        return left, bottom, right, top
     return rect.left, rect.bottom, rect.right, rect.top
 
 

@@ -23,7 +23,7 @@ _MEDIA = frozenset(["", "all", "screen", "only screen", "all, screen", "screen, 
 _MAX_DEPTH = 10
 _MAX_CSS = 3_000_000
 # Beyond so many tries, no page of text but an attack on the reader: the rules that are left are not looked at.
-_MAX_MATCHES = 300_000
+_MAX_MATCHES = 120_000
 _Weight = tuple[bool, bool, tuple[int, int, int], int]
 Declarations = dict[str, str]
 

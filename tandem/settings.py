@@ -28,7 +28,7 @@ class QdrantSettings(Section):
 class EmbeddingSettings(Section):
     model: str = Field(
         "all-MiniLM-L6-v2-int8",
-        description="Embedding model: all-MiniLM-L6-v2-int8, or all-MiniLM-L6-v2 in float32 for CPUs without VNNI or AMX.",
+        description="Embedding model: all-MiniLM-L6-v2-int8, or all-MiniLM-L6-v2 (float32) for CPUs without VNNI.",
     )
     batch_tokens: int = Field(4096, ge=256, description="Tokens embedded in one batch.")
     max_tokens: int = Field(256, ge=32, le=512, description="Tokens of a text that the embedder reads.")

@@ -22,7 +22,7 @@ ROUNDS = 4
 
 
 def chunk_texts(settings: Settings) -> list[str]:
-    """Chunks as an ingest embeds them: the policies if they are there, and the samples, varied until there are enough."""
+    """Chunks as an ingest embeds them: of the policies where they are, and of the samples, varied to be enough."""
     roots = [root for root in (POLICIES, REPOSITORY / "samples" / "corpus") if root.is_dir()]
     texts: list[str] = []
     for path in sorted(path for root in roots for path in root.rglob("*") if path.suffix in {".md", ".html"}):
@@ -67,5 +67,5 @@ def test_speed_and_nearness(settings: Settings) -> None:
         cosine = np.sum(np.concatenate(found[name]) * reference, axis=1)
         print(
             f"{name:24} {len(slices[0]) / wall:7.1f} chunks/s  {base / wall:4.2f} times  "
-            f"CPU time {cpu:6.2f} s, {base_cpu / cpu:4.2f} times  cosine min {cosine.min():.4f} mean {cosine.mean():.4f}"
+            f"CPU {cpu:6.2f} s, {base_cpu / cpu:4.2f} times  cosine min {cosine.min():.4f} mean {cosine.mean():.4f}"
         )

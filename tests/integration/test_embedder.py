@@ -120,7 +120,7 @@ def test_the_model_is_named_with_its_digest(embedder: Embedder, embedder_dir: Pa
 
 
 async def test_the_event_loop_answers_while_texts_and_questions_are_embedded(embedder: Embedder):
-    ingest = asyncio.create_task(asyncio.to_thread(embedder.embed, mixed_texts() * 6))
+    ingest = asyncio.create_task(asyncio.to_thread(embedder.embed, mixed_texts()))
     pauses: list[float] = []
 
     async def beat() -> None:

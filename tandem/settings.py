@@ -26,7 +26,10 @@ class QdrantSettings(Section):
 
 
 class EmbeddingSettings(Section):
-    model: str = Field("all-MiniLM-L6-v2", description="Embedding model; its converted form lies in the cache folder.")
+    model: str = Field(
+        "all-MiniLM-L6-v2-int8",
+        description="Embedding model: all-MiniLM-L6-v2-int8, or all-MiniLM-L6-v2 (float32) for CPUs without VNNI.",
+    )
     batch_tokens: int = Field(4096, ge=256, description="Tokens embedded in one batch.")
     max_tokens: int = Field(256, ge=32, le=512, description="Tokens of a text that the embedder reads.")
     threads: int = Field(0, ge=0, description="CPU threads of the embedder; 0 takes all.")

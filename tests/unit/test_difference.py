@@ -93,3 +93,9 @@ def test_a_text_rewritten_from_end_to_end_ends_too() -> None:
     older = lines(*(f"Alpha {n} beta." for n in range(2000)))
     newer = lines(*(f"Gamma {n} delta {n}." for n in range(2000)))
     assert len(compare(older, newer)) == 4000
+
+
+def test_what_moved_through_a_text_that_was_rewritten_is_found() -> None:
+    crossed = [*lines(*(f"Alpha {n} beta." for n in range(400))), *lines(HALF, DAY, *(f"x {n}" for n in range(400)))]
+    other = [*lines(DAY), *lines(*(f"Gamma {n} delta {n}." for n in range(800))), *lines(HALF)]
+    assert [change.after for change in compare(crossed, other) if change.kind == "moved"] == [DAY]

@@ -155,8 +155,8 @@ class Library:
             metadata = _metadata_changes(rows[older], rows[newer])
             if principal.admin:
                 metadata.extend(_group_changes(session, document_id, older, newer))
-        texts = [rows[seq].text.splitlines() for seq in (older, newer)]
-        lines = list(difflib.unified_diff(*texts, f"no. {older}", f"no. {newer}", lineterm="", n=2))
+        before, after = (rows[seq].text.splitlines() for seq in (older, newer))
+        lines = list(difflib.unified_diff(before, after, f"no. {older}", f"no. {newer}", lineterm="", n=2))
         return Difference(
             document_id=document_id,
             from_seq=older,

@@ -7,9 +7,10 @@ done again from what the database says. `Repair` does both at the start of each 
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
+from itertools import groupby
 
-from sqlalchemy import delete, exists, func, select, update
+from sqlalchemy import delete, exists, select, update
 from sqlalchemy.orm import Session
 
 from ingest.blocks import pack
@@ -19,7 +20,7 @@ from ingest.writer import BATCH, Writer, batched
 from tandem.database import Database
 from tandem.errors import IndexUnavailable
 from tandem.schemas import Chunk, ParsedDocument
-from tandem.tables import ChunkRow, DocumentRow, EmbeddingRow, VersionRow
+from tandem.tables import GROUPS_CHANGED, AuditRow, ChunkRow, DocumentRow, EmbeddingRow, VersionRow, utc
 
 _NAMESPACE = uuid.UUID("6f0d3b52-5c1e-4b0e-9d55-0a7be4a1c001")
 
@@ -175,22 +176,38 @@ class Publisher:
             for batch in batched(document_ids, BATCH):
                 session.execute(update(DocumentRow).where(DocumentRow.id.in_(batch)).values(root=root))
 
-    def prune(self, keep: int) -> None:
-        """Drops the versions beyond the newest `keep` of each document, and embeddings that no chunk uses."""
+    def prune(self, keep: int, today: date, keep_days: int | None = None) -> None:
+        """Drops versions that are kept no longer, and embeddings that no chunk uses. What is or will be in force stays.
+
+        Args:
+            keep: Versions beyond the newest `keep` of each document go.
+            today: The current day (UTC).
+            keep_days: So do those whose force ended so many days ago, or more; None keeps them.
+        """
         with self._database.session() as session:
-            crowded = session.scalars(
-                select(VersionRow.document_id).group_by(VersionRow.document_id).having(func.count() > keep)
+            columns = (VersionRow.id, VersionRow.state, VersionRow.live_until, VersionRow.created_at)
+            rows = session.execute(
+                select(VersionRow.document_id, *columns).order_by(VersionRow.document_id, VersionRow.seq.desc())
             ).all()
-        for document_id in crowded:
+        gone: list[str] = []
+        for _, versions in groupby(rows, key=lambda row: row.document_id):
+            successor: date | None = None
+            for place, row in enumerate(versions):
+                # A version that was replaced from its first day on ended when the next one was published.
+                ended = successor if row.state == "retired" else row.live_until
+                if ended is not None and ended <= today:
+                    old = keep_days is not None and ended <= today - timedelta(days=keep_days)
+                    gone.extend([row.id] if place >= keep or old else [])
+                successor = utc(row.created_at).date()
+        for batch in batched(gone, BATCH):
             with self._database.session() as session:
-                rows = session.scalars(
-                    select(VersionRow).where(VersionRow.document_id == document_id).order_by(VersionRow.seq.desc())
-                ).all()[keep:]
-                for row in rows:
-                    row.state, row.indexed = "retired", False
-            self.settle(rows)
+                session.execute(
+                    update(VersionRow).where(VersionRow.id.in_(batch)).values(state="retired", indexed=False)
+                )
+                retired = session.scalars(select(VersionRow).where(VersionRow.id.in_(batch))).all()
+            self.settle(retired)
             with self._database.session() as session:
-                session.execute(delete(VersionRow).where(VersionRow.id.in_([row.id for row in rows])))
+                session.execute(delete(VersionRow).where(VersionRow.id.in_(batch)))
         self.prune_embeddings()
 
     def prune_embeddings(self) -> None:
@@ -230,6 +247,11 @@ def _commit_one(session: Session, change: Change, today: date) -> None:
     spans = [Span(row.id, row.live_from, row.live_until, row.effective_until) for row in earlier]
     line = timeline(spans, change.live_from, today)
     groups = _groups(document)
+    latest = max(earlier, key=lambda row: row.seq, default=None)
+    if latest is not None and latest.groups != groups:
+        detail = {"seq": change.seq, "before": latest.groups, "after": groups}
+        now = datetime.now(UTC)
+        session.add(AuditRow(user="", action=GROUPS_CHANGED, subject=document.id, detail=detail, created_at=now))
     for row in earlier:
         row.indexed = False
         # Who may read a document is a matter of today: its past versions must not stay open to whom it is closed now.

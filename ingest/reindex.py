@@ -13,8 +13,9 @@ from sqlalchemy import delete, exists, func, select
 from sqlalchemy.orm import undefer
 
 from ingest.blocks import unpack
+from ingest.progress import OnProgress
 from ingest.publish import chunk_rows
-from ingest.report import OnProgress, Progress, ReindexReport
+from ingest.report import Progress, ReindexReport
 from ingest.splitter import sizes, split
 from ingest.writer import Writer
 from tandem.database import Database

@@ -2,18 +2,21 @@
 
 import contextlib
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ingest.contradictions import find_contradictions
 from ingest.engine import Engine, open_engine
 from ingest.lock import exclusive
+from ingest.progress import OnProgress, ProgressLog
 from ingest.publish import Publisher
 from ingest.reindex import Reindex
 from ingest.removal import Remover
 from ingest.repair import Repair
-from ingest.report import DeletionReport, IngestReport, OnProgress, ReindexReport
-from ingest.source import locate, upload_id
+from ingest.report import DeletionReport, IngestReport, ReindexReport
+from ingest.source import locate, outermost, upload_id
 from ingest.splitter import recipe
 from ingest.sync import Sync
 from ingest.writer import Writer
@@ -95,11 +98,13 @@ class Ingestor:
         with exclusive(self._settings.data_dir, settings.lock_timeout):
             for path in paths:  # all are looked at before the first is touched
                 locate(path, ())
-            run = self._sync(settings.default_groups if groups is None else groups, dry_run, on_progress)
-            run.id = run_id or run.id
+            roots = outermost(paths)
+            id = run_id or str(uuid.uuid4())
+            progress = ProgressLog(self._database, id, on_progress)
+            run = self._sync(id, settings.default_groups if groups is None else groups, dry_run, progress)
 
             def work() -> None:
-                for path in paths:
+                for path in roots:
                     run.sync(path)
 
             report = self._recorded(run, [str(path) for path in paths], user, work)
@@ -123,7 +128,7 @@ class Ingestor:
         id = upload_id(name)
         declared = metadata.model_dump(exclude_defaults=True) if metadata else {}
         with exclusive(self._settings.data_dir, self._settings.ingest.lock_timeout):
-            run = self._sync(self._settings.ingest.default_groups, False, None)
+            run = self._sync(str(uuid.uuid4()), self._settings.ingest.default_groups)
             return self._recorded(run, [id], user, lambda: run.add(id, data, declared))
 
     def delete(self, document_id: str, *, user: str = "") -> DeletionReport:
@@ -158,8 +163,9 @@ class Ingestor:
         """
         if self._generations.recipe() == self._wanted:
             return None
-        build = Reindex(self._database, self._generations, self._wanted, self._turn, on_progress or _silent)
-        report = build.run(lambda generation: self._writer(generation, on_progress))
+        told = on_progress or _silent
+        build = Reindex(self._database, self._generations, self._wanted, self._turn, told)
+        report = build.run(lambda generation: self._writer(generation, told))
         self._audit(user, "reindex", report.generation, report.model_dump(mode="json"))
         return report
 
@@ -176,23 +182,27 @@ class Ingestor:
             self._repair(live, self._publisher(self._database, self._writer(live)))
             yield
 
-    def _writer(self, generation: Generation, on_progress: OnProgress | None = None) -> Writer:
-        return Writer(self._database, generation, self._sparse, self._engine, on_progress or _silent)
+    def _writer(self, generation: Generation, on_progress: OnProgress = _silent) -> Writer:
+        return Writer(self._database, generation, self._sparse, self._engine, on_progress)
 
-    def _sync(self, groups: tuple[str, ...] | None, dry_run: bool, on_progress: OnProgress | None) -> Sync:
+    def _sync(
+        self, id: str, groups: tuple[str, ...] | None, dry_run: bool = False, on_progress: OnProgress = _silent
+    ) -> Sync:
         generations = self._generations
         live = generations.planned(self._wanted) if dry_run else generations.start(self._wanted)
         writer = self._writer(live, on_progress)
+        publisher = self._publisher(self._database, writer)
         return Sync(
+            id,
             self._database,
             self._engine,
             writer,
-            self._publisher(self._database, writer),
+            publisher,
             self._remover,
             self._settings,
             groups,
             dry_run,
-            on_progress or _silent,
+            on_progress,
         )
 
     def _repair(self, live: Generation, publisher: Publisher) -> None:
@@ -212,7 +222,11 @@ class Ingestor:
         try:
             run.begin()
             work()
-            run.publisher.prune(self._settings.ingest.keep_versions)
+            settings = self._settings.ingest
+            run.publisher.prune(settings.keep_versions, run.today, settings.keep_days)
+            run.contradictions = find_contradictions(
+                self._database, run.writer.generation.id, run.added | run.updated, run.today
+            )
             report = run.report(time.monotonic() - started)
         finally:
             with self._database.session() as session:

@@ -3,7 +3,7 @@
 import os
 import stat
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -80,6 +80,18 @@ def locate(path: Path, known_roots: Iterable[str]) -> Source:
     return Source(str(root), root, within, True, files, tuple(unseen))
 
 
+def outermost(paths: Iterable[Path]) -> list[Path]:
+    """The paths without those named twice, and without those that a folder among them covers anyway."""
+    chosen = list(dict.fromkeys(path.expanduser().resolve() for path in paths))
+    return [path for path in chosen if not any(_covers(folder, path) for folder in chosen)]
+
+
+def _covers(folder: Path, path: Path) -> bool:
+    if folder == path or not path.is_relative_to(folder):
+        return False
+    return not any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
 def read_bytes(found: Found, base: Path, max_bytes: int) -> bytes:
     """The bytes of a file, if it is one, is inside `base` and is not too large.
 
@@ -87,13 +99,12 @@ def read_bytes(found: Found, base: Path, max_bytes: int) -> bytes:
         DocumentError: `hostile` for links that lead out of `base`, `unreadable`, `too_large`.
     """
     try:
-        path = found.path.resolve(strict=True)
-        if not path.is_relative_to(base.resolve()):
+        path, base = found.path.resolve(strict=True), base.resolve()
+        if not path.is_relative_to(base):
             raise DocumentError(
                 "hostile", f"It is a link that leads out of {base.name!r}. Put a copy of the file in its place."
             )
-        # Without O_NONBLOCK a named pipe would wait for a writer for ever; O_NOFOLLOW: the path was resolved just now.
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        handle = _open_below(base, path.relative_to(base).parts)
     except (OSError, RuntimeError) as exc:
         why = getattr(exc, "strerror", None) or "a link in it leads in a circle"
         raise DocumentError("unreadable", f"It cannot be opened ({why}). Check its permissions.") from exc
@@ -113,6 +124,21 @@ def read_bytes(found: Found, base: Path, max_bytes: int) -> bytes:
         raise DocumentError("unreadable", f"It cannot be read ({exc.strerror}). Check the disk.") from exc
     finally:
         os.close(handle)
+
+
+def _open_below(base: Path, parts: Sequence[str]) -> int:
+    """Opens a file folder by folder and follows no link: one may have been put there since the path was resolved."""
+    # Without O_NONBLOCK a named pipe would wait for a writer for ever.
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+    folder = os.open(base, flags | os.O_DIRECTORY)
+    try:
+        for part in parts[:-1]:
+            inner = os.open(part, flags | os.O_DIRECTORY, dir_fd=folder)
+            os.close(folder)
+            folder = inner
+        return os.open(parts[-1], flags, dir_fd=folder)
+    finally:
+        os.close(folder)
 
 
 def upload_id(name: str) -> str:

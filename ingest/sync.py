@@ -1,7 +1,6 @@
 """What one run does: find -> read -> diff -> split -> publish, document by document, then delete what is gone."""
 
 import hashlib
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -12,10 +11,11 @@ from ingest.diff import Known, is_untouched, judge, starts_on
 from ingest.engine import Engine, Job, Prepared
 from ingest.known import known_documents
 from ingest.metadata import FOLDER_FILE, Declared, FolderMetadata, front_matter_of, metadata_hash, resolve
+from ingest.progress import OnProgress
 from ingest.publish import Change, Publisher
 from ingest.readers import READER_VERSION
 from ingest.removal import Remover
-from ingest.report import Failure, IngestReport, OnProgress, Progress
+from ingest.report import Contradiction, Failure, IngestReport, Progress, Removed
 from ingest.source import Found, Source, locate, read_bytes
 from ingest.splitter import sizes
 from ingest.writer import Writer
@@ -49,11 +49,13 @@ class Sync:
     """One run: what was found so far, and the group of changes that is being gathered.
 
     Attributes:
+        id: Of the run.
         database, engine, writer, publisher, remover, settings: What it works with.
         groups: Groups of documents that name none.
         dry_run: Nothing is written.
     """
 
+    id: str
     database: Database
     engine: Engine
     writer: Writer
@@ -63,7 +65,6 @@ class Sync:
     groups: tuple[str, ...] | None = None
     dry_run: bool = False
     on_progress: OnProgress = lambda progress: None
-    id: str = field(default_factory=lambda: str(uuid.uuid4()))
     today: date = field(default_factory=lambda: datetime.now(UTC).date())
     known: dict[str, Known] = field(default_factory=dict)
     added: set[str] = field(default_factory=set)
@@ -77,6 +78,8 @@ class Sync:
     group: list[Change] = field(default_factory=list)
     touched: dict[str, str] = field(default_factory=dict)
     planned_keys: set[str] = field(default_factory=set)
+    removed: Removed | None = None
+    contradictions: tuple[tuple[Contradiction, ...], tuple[str, ...]] = ((), ())
     chunks: int = 0
     embedded: int = 0
 
@@ -117,7 +120,9 @@ class Sync:
             chunks_embedded=self.embedded,
             chunks_reused=self.chunks - self.embedded,
             seconds=round(seconds, 3),
-            warnings=(*self.warnings, *self._groups_warning()),
+            removed=self.removed,
+            warnings=(*self.warnings, *self._groups_warning(), *self.contradictions[1]),
+            contradictions=self.contradictions[0],
             dry_run=self.dry_run,
         )
 
@@ -268,9 +273,11 @@ class Sync:
         here = {found.id for found in source.files}
         gone = sorted(id for id in owned - here if not id.startswith(source.unseen or ("\x00",)))
         self.deleted.update(gone)
-        if gone and not self.dry_run:
+        if gone and self.dry_run:
+            self.removed = (self.removed or Removed()) + self.remover.held(gone)
+        elif gone:
             self.on_progress(Progress(stage="delete", done=0, total=len(gone)))
-            self.remover.remove_all(gone)
+            self.removed = (self.removed or Removed()) + self.remover.remove_all(gone)
             self.known = known_documents(self.database)
 
     def _note_groups(self, id: str, metadata: Metadata) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 from sqlalchemy import select
 
 from ingest.engine import Engine
-from ingest.report import OnProgress, Progress
+from ingest.progress import OnProgress
+from ingest.report import Progress
 from tandem.database import Database
 from tandem.generations import Generation
 from tandem.schemas import Chunk

@@ -22,12 +22,11 @@ from services.trainer.service import Trainer
 from tandem.bootstrap import Container, bootstrap
 from tandem.errors import SettingsError
 from tandem.registry import Registry
-from tandem.schemas import Principal
+from tandem.schemas import OPERATOR
 from tandem.settings import Settings
 
 log = logging.getLogger(__name__)
 
-OPERATOR = Principal(user="local", admin=True)
 NOWHERE = (
     "http://127.0.0.1:9/v1"  # the discard port: with --no-model every completion fails at once, and passages are shown
 )

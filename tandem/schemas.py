@@ -40,6 +40,10 @@ class Principal(Value):
     admin: bool = False
 
 
+# Who works on the machine itself: the command line, and what the service does by itself.
+OPERATOR = Principal(user="local", admin=True)
+
+
 class Metadata(Value):
     """What is known about a document besides its text. `groups=None` means nobody said: admins only."""
 

@@ -66,7 +66,12 @@ class IngestSettings(Section):
     engine: Literal["local", "ray"] = Field("local", description="Where documents are read, split and embedded.")
     ray_address: str | None = Field(None, description="Ray cluster of that engine; unset starts one on this machine.")
     ray_workers: int = Field(2, ge=1, description="Workers of that engine.")
-    keep_versions: int = Field(20, ge=1, description="Old versions kept for each document, for as_of and receipts.")
+    keep_versions: int = Field(
+        20, ge=1, description="Newest versions kept for each document, for as_of; what is in force always stays."
+    )
+    keep_days: int | None = Field(
+        None, ge=0, description="Days that a version is kept after its force ended; unset sets no such end."
+    )
 
 
 class RetrievalSettings(Section):

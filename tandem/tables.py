@@ -6,6 +6,10 @@ from typing import Any
 from sqlalchemy import JSON, Date, DateTime, ForeignKey, Index, LargeBinary, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+# The action of the audit log's rows that say who could read a document before and after a version: its
+# `detail` is `{seq, before, after}`. Past versions carry the groups of today.
+GROUPS_CHANGED = "groups"
+
 
 def utc(moment: datetime) -> datetime:
     """A stored moment with its zone, which SQLite forgets: all moments are written in UTC."""

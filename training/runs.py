@@ -40,8 +40,12 @@ class TrainingRuns:
     def start(self, cause: Cause, examples: Sequence[StyleExample], *, at: datetime | None = None) -> str:
         """Writes down that a run begins; returns its id."""
         id = str(uuid.uuid4())
-        detail = {"examples": sorted(example_digest(example) for example in examples)}
+        digests = {example_digest(example) for example in examples}
         with self._database.session() as session:
+            # So that the deletion of a document can name the adapters that learned from what was made of it.
+            approved = session.scalars(select(StyleCandidateRow).where(StyleCandidateRow.state == "approved"))
+            candidates = sorted(row.id for row in approved if _digest(row.example) in digests)
+            detail = {"examples": sorted(digests), "candidates": candidates}
             session.add(
                 TrainingRunRow(id=id, state="running", cause=cause, detail=detail, started_at=at or datetime.now(UTC))
             )
@@ -90,6 +94,13 @@ class TrainingRuns:
             if row is not None:
                 row.state, row.adapter, row.finished_at = state, adapter, datetime.now(UTC)
                 row.detail = {**(row.detail or {}), **detail}
+
+
+def _digest(example: dict[str, object]) -> str | None:
+    try:
+        return example_digest(StyleExample.model_validate(example))
+    except ValueError:
+        return None
 
 
 def _run(row: TrainingRunRow) -> Run:

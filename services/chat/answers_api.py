@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from services.chat.auth import CurrentUser
 from services.chat.body import Body, Plain
 from services.chat.metrics import Metrics
+from services.chat.standing import with_standing
 from tandem.database import Database
 from tandem.errors import NotFound
 from tandem.schemas import Principal
@@ -62,7 +63,7 @@ class Receipts:
                 "adapter": row.adapter,
                 "text": row.text,
                 "created_at": utc(row.created_at).isoformat(),
-                "receipt": row.receipt,
+                "receipt": with_standing(session, row.receipt, datetime.now(UTC).date()),
             }
 
     def rate(self, feedback: FeedbackRequest, principal: Principal) -> str:

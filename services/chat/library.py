@@ -10,10 +10,11 @@ from pydantic import BaseModel
 from sqlalchemy import select
 from sqlalchemy.orm import Session, defer
 
+from services.chat.difference import Paragraph, PassageChange, Section, compare, paragraphs
 from tandem.database import Database
 from tandem.errors import InputError, NotFound
 from tandem.schemas import Principal
-from tandem.tables import VersionRow, utc
+from tandem.tables import GROUPS_CHANGED, AuditRow, ChunkRow, VersionRow, utc
 
 Status = Literal["live", "upcoming", "ended"]
 DIFF_LINES = 4000
@@ -53,12 +54,30 @@ class DocumentDetail(DocumentSummary):
     text: str
 
 
+class FieldChange(BaseModel):
+    """A field of a version's metadata that is not the same in both."""
+
+    field: str
+    before: Any
+    after: Any
+
+
 class Difference(BaseModel):
-    """What changed between two versions, as the lines of a unified diff."""
+    """What changed between two versions.
+
+    Attributes:
+        metadata: Title, owner, dates and so on. A version is read by whom the document is open to now, so a change of
+            groups comes from the audit log, and only admins are shown it.
+        passages: Added, removed, changed and moved passages, in reading order.
+        lines: The texts as a unified diff.
+        truncated: There are more passages or lines than are given here.
+    """
 
     document_id: str
     from_seq: int
     to_seq: int
+    metadata: list[FieldChange]
+    passages: list[PassageChange]
     lines: list[str]
     truncated: bool = False
 
@@ -130,20 +149,22 @@ class Library:
                 have = ", ".join(map(str, sorted(known)))
                 raise NotFound(f"The document {document_id!r} has no version no. {seq}; it has {have}.", param=param)
         with self._database.session() as session:
-            query = select(VersionRow.seq, VersionRow.text).where(
-                VersionRow.document_id == document_id, VersionRow.seq.in_((older, newer))
-            )
-            texts = {row.seq: row.text for row in session.execute(query)}
-        lines = difflib.unified_diff(
-            texts[older].splitlines(), texts[newer].splitlines(), f"no. {older}", f"no. {newer}", lineterm="", n=2
-        )
-        shown = list(lines)
+            query = select(VersionRow).where(VersionRow.document_id == document_id, VersionRow.seq.in_((older, newer)))
+            rows = {row.seq: row for row in session.scalars(query)}
+            passages = compare(*(_paragraphs(session, rows[seq]) for seq in (older, newer)))
+            metadata = _metadata_changes(rows[older], rows[newer])
+            if principal.admin:
+                metadata.extend(_group_changes(session, document_id, older, newer))
+        before, after = (rows[seq].text.splitlines() for seq in (older, newer))
+        lines = list(difflib.unified_diff(before, after, f"no. {older}", f"no. {newer}", lineterm="", n=2))
         return Difference(
             document_id=document_id,
             from_seq=older,
             to_seq=newer,
-            lines=shown[:DIFF_LINES],
-            truncated=len(shown) > DIFF_LINES,
+            metadata=metadata,
+            passages=passages[:DIFF_LINES],
+            lines=lines[:DIFF_LINES],
+            truncated=max(len(lines), len(passages)) > DIFF_LINES,
         )
 
     def _rows(self, session: Session, document_id: str, principal: Principal) -> Sequence[VersionRow]:
@@ -183,6 +204,37 @@ class Library:
             "created_at": utc(row.created_at),
             "status": self._status(row),
         }
+
+
+def _paragraphs(session: Session, row: VersionRow) -> list[Paragraph]:
+    sections = session.execute(
+        select(ChunkRow.start, ChunkRow.end, ChunkRow.heading, ChunkRow.page)
+        .where(ChunkRow.version_id == row.id)
+        .order_by(ChunkRow.ordinal)
+    )
+    return paragraphs(row.text, (Section(*section) for section in sections))
+
+
+def _metadata_changes(older: VersionRow, newer: VersionRow) -> list[FieldChange]:
+    names = {"version": "label"} | {name: name for name in ("title", "owner", "source_url", "trust")}
+    names |= {name: name for name in ("effective_from", "effective_until")}
+    pairs = ((shown, getattr(older, name), getattr(newer, name)) for shown, name in names.items())
+    return [FieldChange(field=shown, before=before, after=after) for shown, before, after in pairs if before != after]
+
+
+def _group_changes(session: Session, document_id: str, older: int, newer: int) -> list[FieldChange]:
+    """Who could read it at the older version and at the newer one, by what each publishing wrote down."""
+    noted = session.scalars(
+        select(AuditRow).where(AuditRow.action == GROUPS_CHANGED, AuditRow.subject == document_id).order_by(AuditRow.id)
+    )
+    first, last = sorted((older, newer))
+    changes = [row.detail for row in noted if row.detail and first < row.detail["seq"] <= last]
+    if not changes or changes[0]["before"] == changes[-1]["after"]:
+        return []
+    before, after = changes[0]["before"], changes[-1]["after"]
+    if older > newer:
+        before, after = after, before
+    return [FieldChange(field="groups", before=before, after=after)]
 
 
 def may_read(principal: Principal, groups: Sequence[str] | None) -> bool:

@@ -1,28 +1,25 @@
-"""`tandem ingest` and `tandem documents`: what goes into the index and what is in it."""
+"""`tandem documents`: what there is to read, what changed in it, and taking it away."""
 
-import asyncio
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
-from services.cli.local import Local
-from services.cli.options import AsJson, DataDir, Target, err, out, show, target
-from services.cli.server import Server
-from services.embedded import OPERATOR
-from tandem.errors import InputError, TandemError
+from services.cli.ingest import held
+from services.cli.options import AsJson, DataDir, Target, out, show, target
+from tandem.schemas import OPERATOR
 
-POLL_SECONDS = 0.5
+if TYPE_CHECKING:
+    from services.chat.library import Library
+
+SIGNS = {"added": "+", "removed": "-", "changed": "~", "moved": ">"}
 
 
 def register(app: typer.Typer) -> None:
-    app.command("ingest")(ingest)
     documents = typer.Typer(help="List, show, compare and delete documents.", no_args_is_help=True)
     documents.command("list")(list_documents)
     documents.command("show")(show_document)
@@ -32,49 +29,14 @@ def register(app: typer.Typer) -> None:
     app.add_typer(documents, name="documents")
 
 
-def ingest(
-    paths: Annotated[list[Path], typer.Argument(help="Folders (synced whole) and files (added or updated).")],
-    watch: Annotated[bool, typer.Option("--watch", help="Stay, and ingest again whenever something changes.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would happen.")] = False,
-    groups: Annotated[
-        str | None, typer.Option(help="Groups of documents that name none, separated by commas, such as everyone.")
-    ] = None,
-    data_dir: DataDir = None,
-    as_json: AsJson = False,
-) -> None:
-    """Ingest documents: only text never seen before is embedded, and files that are gone are deleted."""
-    absolute = [path.expanduser().absolute() for path in paths]
-    names = tuple(name.strip() for name in groups.split(",") if name.strip()) if groups is not None else None
-    place = target(data_dir)
-    if watch:
-        if place.server:
-            raise InputError(
-                "A server holds this data directory, so it has to do the watching: start it with "
-                f"TANDEM_INGEST__WATCH='[\"{absolute[0]}\"]'."
-            )
-        _watch(place, absolute, names)
-        return
-    with _progress(visible=not as_json and err.is_terminal) as on_progress:
-        if place.server:
-            report = _ingest_remotely(place.server, absolute, dry_run, names, on_progress)
-        else:
-            with Local(place.settings) as local:
-                found = local.ingestor.ingest(absolute, dry_run=dry_run, groups=names, on_progress=on_progress)
-            report = found.model_dump(mode="json")
-    show(report, as_json, _print_report)
-    nothing_worked = not any(report[kind] for kind in ("added", "updated", "unchanged", "deleted"))
-    if report["failed"] and nothing_worked:
-        raise typer.Exit(1)
-
-
 def list_documents(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """List the documents, each by the version in force."""
     place = target(data_dir)
     if place.server:
         rows = place.server.get("/v1/documents")["data"]
     else:
-        with Local(place.settings) as local:
-            rows = [row.model_dump(mode="json") for row in local.library.documents(OPERATOR)]
+        with _library(place) as library:
+            rows = [row.model_dump(mode="json") for row in library.documents(OPERATOR)]
 
     def table(found: list[dict[str, Any]]) -> None:
         if not found:
@@ -95,8 +57,8 @@ def show_document(document_id: str, data_dir: DataDir = None, as_json: AsJson = 
     if place.server:
         row = place.server.get(f"/v1/documents/{quote(document_id)}")
     else:
-        with Local(place.settings) as local:
-            row = local.library.document(document_id, OPERATOR).model_dump(mode="json")
+        with _library(place) as library:
+            row = library.document(document_id, OPERATOR).model_dump(mode="json")
 
     def page(found: dict[str, Any]) -> None:
         for name in ("id", "title", "owner", "version", "status", "source_url"):
@@ -112,8 +74,8 @@ def versions(document_id: str, data_dir: DataDir = None, as_json: AsJson = False
     if place.server:
         rows = place.server.get(f"/v1/documents/{quote(document_id)}/versions")["data"]
     else:
-        with Local(place.settings) as local:
-            rows = [row.model_dump(mode="json") for row in local.library.versions(document_id, OPERATOR)]
+        with _library(place) as library:
+            rows = [row.model_dump(mode="json") for row in library.versions(document_id, OPERATOR)]
 
     def table(found: list[dict[str, Any]]) -> None:
         grid = Table("no.", "version", "in force", "status", "ingested", "chunks")
@@ -129,18 +91,26 @@ def diff(
     document_id: str,
     older: Annotated[int | None, typer.Option("--from", help="Version number; default: the one before.")] = None,
     newer: Annotated[int | None, typer.Option("--to", help="Version number; default: the latest.")] = None,
+    lines: Annotated[bool, typer.Option("--lines", help="As a unified diff of the text.")] = False,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what changed between two versions of a document."""
+    """Show what changed between two versions of a document: its metadata, and passage by passage its text."""
     place = target(data_dir)
     if place.server:
         chosen = {name: value for name, value in (("from", older), ("to", newer)) if value is not None}
         row = place.server.get(f"/v1/documents/{quote(document_id)}/diff", **chosen)
     else:
-        with Local(place.settings) as local:
-            row = local.library.difference(document_id, older, newer, OPERATOR).model_dump(mode="json")
-    show(row, as_json, lambda found: out.print("\n".join(found["lines"]) or "The texts are equal.", markup=False))
+        with _library(place) as library:
+            row = library.difference(document_id, older, newer, OPERATOR).model_dump(mode="json")
+
+    def pages(found: dict[str, Any]) -> None:
+        if lines:
+            out.print("\n".join(found["lines"]) or "The texts are equal.", markup=False)
+        else:
+            _print_difference(found)
+
+    show(row, as_json, pages)
 
 
 def delete(document_id: str, data_dir: DataDir = None, as_json: AsJson = False) -> None:
@@ -149,92 +119,78 @@ def delete(document_id: str, data_dir: DataDir = None, as_json: AsJson = False) 
     if place.server:
         report = place.server.delete(f"/v1/documents/{quote(document_id)}")
     else:
+        from services.cli.local import Local
+
         with Local(place.settings) as local:
             report = local.ingestor.delete(document_id, user=OPERATOR.user).model_dump(mode="json")
 
     def lines(found: dict[str, Any]) -> None:
-        held = ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in found.items() if isinstance(value, int))
-        out.print(f"Deleted {document_id}: {held}.", markup=False)
+        out.print(f"Deleted {document_id}, and with it {held(found)}.", markup=False)
+        for name in found["adapters"]:
+            out.print(f"The adapter {name} learned from examples made of it: train anew to forget them.", markup=False)
         left = {store: count for store, count in found["remaining"].items() if count}
-        out.print(f"Left behind: {left}" if left else "Every store was looked at afterwards: nothing is left.")
+        looked = ", ".join(store.replace("_", " ") for store in found["remaining"])
+        out.print(f"Left behind: {left}" if left else f"Looked at afterwards, and empty of it: {looked}.")
+        for note in found["notes"]:
+            out.print(note, markup=False, style="dim")
 
     show(report, as_json, lines)
-
-
-def _ingest_remotely(
-    server: Server,
-    paths: list[Path],
-    dry_run: bool,
-    groups: tuple[str, ...] | None,
-    on_progress: Callable[[Any], None] | None,
-) -> dict[str, Any]:
-    """Starts a run on the server and follows it."""
-    from ingest.report import Progress as Step
-
-    for path in paths:
-        if not path.exists():
-            raise InputError(f"There is nothing at {str(path)!r}. Name a folder or file that exists.")
-    body: dict[str, Any] = {"paths": [str(path) for path in paths], "dry_run": dry_run}
-    if groups is not None:
-        body["groups"] = list(groups)
-    run = server.post("/v1/ingest/runs", body)
-    while run["state"] == "running":
-        time.sleep(POLL_SECONDS)
-        run = server.get(f"/v1/ingest/runs/{run['id']}")
-        if on_progress and run["progress"]:
-            on_progress(Step(**run["progress"]))
-    if run["state"] != "done":
-        raise TandemError(f"The ingest run failed: {run['message']}")
-    report: dict[str, Any] = run["report"]
-    return report
-
-
-def _watch(place: Target, paths: list[Path], groups: tuple[str, ...] | None) -> None:
-    from ingest.watch import watch
-
-    with Local(place.settings) as local:
-        err.print(f"Watching {', '.join(map(str, paths))}; Ctrl-C ends it.", markup=False)
-        # Ctrl-C ends the loop; a run in progress finishes in its thread first.
-        asyncio.run(
-            watch(
-                local.ingestor,
-                paths,
-                asyncio.Event(),
-                groups=groups,
-                on_report=lambda report: _print_report(report.model_dump(mode="json")),
-            )
-        )
+    if any(report["remaining"].values()):
+        raise typer.Exit(1)
 
 
 @contextmanager
-def _progress(*, visible: bool) -> Iterator[Callable[[Any], None] | None]:
-    if not visible:
-        yield None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True) as bar:
-        task = bar.add_task("reading", total=None)
+def _library(place: Target) -> "Iterator[Library]":
+    """The documents straight from the state database: reading them takes neither the index nor the embedder."""
+    from services.chat.library import Library
+    from tandem.database import Database
 
-        def step(progress: Any) -> None:
-            bar.update(task, description=progress.stage, completed=progress.done, total=progress.total or None)
+    database = Database(place.settings.database)
+    try:
+        database.migrate()
+        yield Library(database)
+    finally:
+        database.close()
 
-        yield step
+
+def _print_difference(found: dict[str, Any]) -> None:
+    for change in found["metadata"]:
+        out.print(f"{change['field']}: {_shown(change['before'])} -> {_shown(change['after'])}", markup=False)
+    heading: tuple[str, int | None] | None = None
+    for change in found["passages"]:
+        place = (change["heading"], change["page"])
+        if place != heading:
+            page = f" (page {place[1]})" if place[1] else ""
+            out.print(Text(f"\n{place[0] or 'Without a heading'}{page}", style="bold"))
+            heading = place
+        out.print(_passage(change))
+    if not found["passages"]:
+        out.print("The texts are equal.")
+    if found["truncated"]:
+        out.print("There are more changes than are shown here.", style="dim")
 
 
-def _print_report(report: dict[str, Any]) -> None:
-    for kind in ("added", "updated", "deleted"):
-        for document_id in report[kind]:
-            out.print(f"{kind:9} {document_id}", markup=False)
-    for failure in report["failed"]:
-        out.print(f"failed    {failure['path']}: {failure['message']} ({failure['reason']})", markup=False, style="red")
-    for warning in report["warnings"]:
-        out.print(f"warning   {warning}", markup=False, style="yellow")
-    counts = ", ".join(f"{len(report[kind])} {kind}" for kind in ("added", "updated", "unchanged", "deleted", "failed"))
-    would = "Dry run, nothing was written: " if report["dry_run"] else ""
-    out.print(
-        f"{would}{counts}; chunks embedded {report['chunks_embedded']}, reused {report['chunks_reused']}; "
-        f"{report['seconds']:.1f} s"
-    )
+def _passage(change: dict[str, Any]) -> Text:
+    """A changed passage once, its changed words marked; in a file or a pipe the marks are all there is."""
+    from services.chat.difference import marked_words
+
+    line = Text(f"{SIGNS[change['kind']]} ")
+    if change["kind"] == "removed":
+        return line.append(change["before"], style="red")
+    if change["kind"] != "changed":
+        return line.append(change["after"], style="green" if change["kind"] == "added" else "dim")
+    for how, words in marked_words(change["before"], change["after"]):
+        if how == "same":
+            line.append(words)
+        else:
+            line.append(
+                f"[-{words}-]" if how == "removed" else f"{{+{words}+}}", style="red" if how == "removed" else "green"
+            )
+    return line
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(value) if isinstance(value, list) else "nothing" if value in (None, "") else str(value)
 
 
 def _interval(row: dict[str, Any]) -> str:

@@ -1,37 +1,16 @@
 """`tandem eval` and `tandem diagnose`: what the arms are worth, and which half is at fault for a bad answer."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from eval.arms import Answering, run_suite
-from eval.diagnose import Diagnosis, diagnose_suite
-from eval.library import load_library
-from eval.outcome import Outcome
-from eval.page import write_html
-from eval.receipts import load_receipts
-from eval.replay import diagnose_receipt
-from eval.report import build_report, render_table
-from eval.suite import Case, load_suites
-from services.cli.options import AsJson, DataDir, Target, err, out, show, target
-from services.cli.remote_assistant import RemoteAssistant
-from services.embedded import prepare_data_dir
-from services.model.server import ModelServer
-from services.model.weights import ensure_models
-from tandem.bootstrap import bootstrap
-from tandem.database import Database
+from services.cli.options import AsJson, DataDir, err, out, show, target
 from tandem.errors import InputError
-from tandem.registry import Registry
 from tandem.schemas import ARMS, Arm
 from tandem.settings import REPOSITORY
-from tandem.style import load_style
 
 SUITE = REPOSITORY / "samples" / "suites" / "v2.jsonl"
 
@@ -52,11 +31,17 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Ask a suite in the four arms: correctness, citations, declining, style, latency."""
+    from eval.library import load_library
+    from eval.page import write_html
+    from eval.report import build_report, render_table
+    from eval.suite import load_suites
+    from services.cli.evaluation import ask, state_database
+
     place = target(data_dir)
     paths = suite or [SUITE]
     cases = load_suites(paths)
-    outcomes = asyncio.run(_ask(place, cases, _arms(arms), concurrency))
-    with _database(place) as database:
+    outcomes = asyncio.run(ask(place, cases, _arms(arms), concurrency))
+    with state_database(place) as database:
         report = build_report(outcomes, suites=[path.name for path in paths], library=load_library(database))
     if html:
         write_html(report, html)
@@ -79,15 +64,20 @@ def diagnose(
     as_json: AsJson = False,
 ) -> None:
     """Say of each bad answer whether the documents, the retrieval or the adapter is at fault, and what to do."""
+    from eval.diagnose import diagnose_suite
+    from eval.library import load_library
+    from eval.suite import load_suites
+    from services.cli.evaluation import ask, diagnose_receipts, state_database
+
     place = target(data_dir)
     if suite and answer_ids:
         raise InputError("Name answers or a suite, not both.")
     if suite:
-        outcomes = asyncio.run(_ask(place, load_suites([suite]), ARMS))
-        with _database(place) as database:
+        outcomes = asyncio.run(ask(place, load_suites([suite]), ARMS))
+        with state_database(place) as database:
             rows = diagnose_suite(outcomes, load_library(database))
     else:
-        rows = asyncio.run(_diagnose_receipts(place, answer_ids or ()))
+        rows = asyncio.run(diagnose_receipts(place, answer_ids or ()))
 
     def table(found: list[dict[str, Any]]) -> None:
         if not found:
@@ -99,72 +89,6 @@ def diagnose(
         out.print(grid)
 
     show([row.model_dump(mode="json") for row in rows], as_json, table)
-
-
-async def _ask(place: Target, cases: Sequence[Case], arms: Sequence[Arm], concurrency: int = 1) -> list[Outcome]:
-    columns = (TextColumn("asking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
-        task = bar.add_task("asking", total=len(cases) * len(arms))
-        async with _assistant(place) as assistant:
-            return await run_suite(
-                assistant,
-                cases,
-                arms,
-                style=load_style(place.settings.style),
-                concurrency=concurrency,
-                on_outcome=lambda _: bar.advance(task),
-            )
-
-
-async def _diagnose_receipts(place: Target, answer_ids: Sequence[str]) -> list[Diagnosis]:
-    with _database(place) as database:
-        receipts = load_receipts(database, answer_ids)
-        if not receipts:
-            return []
-        library = load_library(database)
-    style = load_style(place.settings.style)
-    today = datetime.now(UTC).date()
-    async with _assistant(place) as assistant:
-        return [await diagnose_receipt(receipt, assistant, library, style=style, today=today) for receipt in receipts]
-
-
-@asynccontextmanager
-async def _assistant(place: Target) -> AsyncIterator[Answering]:
-    """The running server, or everything started for the length of the command."""
-    if place.server:
-        key = place.settings.api_key.get_secret_value() if place.settings.api_key else None
-        async with RemoteAssistant(place.server.url, key) as remote:
-            yield remote
-        return
-    settings = place.settings
-    prepare_data_dir(settings)
-    weights = await asyncio.to_thread(ensure_models, settings)
-    err.print("No server is running: starting vLLM for the length of this command ...", style="dim")
-    model = ModelServer(settings, weights.base, Registry(settings.registry))
-    await model.start()
-    try:
-        container = await asyncio.to_thread(bootstrap, settings, model_url=model.url)
-        try:
-            await model.wait_ready()
-            yield container.assistant
-        finally:
-            await container.aclose()
-    finally:
-        await model.stop()
-
-
-class _database:
-    """The state database, opened beside a running server: it takes several readers."""
-
-    def __init__(self, place: Target) -> None:
-        self._database = Database(place.settings.database)
-
-    def __enter__(self) -> Database:
-        self._database.migrate()
-        return self._database
-
-    def __exit__(self, *_: object) -> None:
-        self._database.close()
 
 
 def _arms(text: str) -> tuple[Arm, ...]:

@@ -48,9 +48,16 @@ class Server:
         return self._call("DELETE", path)
 
     def stream(self, path: str, body: Any) -> Iterator[dict[str, Any]]:
-        """Events of a server-sent stream, parsed; ends at `[DONE]`."""
+        """Events of an answer, parsed; ends at `[DONE]`."""
+        yield from self._events("POST", path, json=body)
+
+    def events(self, path: str) -> Iterator[dict[str, Any]]:
+        """Events of a stream that only reads."""
+        yield from self._events("GET", path)
+
+    def _events(self, method: str, path: str, **arguments: Any) -> Iterator[dict[str, Any]]:
         try:
-            with self._client.stream("POST", path, json=body) as response:
+            with self._client.stream(method, path, **arguments) as response:
                 if response.status_code >= 400:
                     response.read()
                     raise _refusal(response)

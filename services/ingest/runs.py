@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from pydantic import BaseModel
 from sqlalchemy import select
 
-from ingest.report import DeletionReport, IngestReport, Progress
+from ingest.report import PROGRESS, DeletionReport, IngestReport, Progress
 from tandem.database import Database
 from tandem.errors import Busy, NotFound, TandemError
 from tandem.schemas import Metadata
@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # the chat service reads runs without the parsers installed
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 KEPT = 50  # finished runs held in memory, for the dry ones, which leave no row
+LOOK_EVERY = 0.25  # seconds between two looks at a run that is followed
 
 
 class Run(BaseModel):
@@ -32,7 +33,7 @@ class Run(BaseModel):
     Attributes:
         report: What it did, once it is done.
         message: Why it failed, once it has.
-        progress: Where it is, while it runs in this process.
+        progress: Where it is, while it runs; for a run of another process as of a second ago.
     """
 
     id: str
@@ -75,6 +76,23 @@ class RunLog:
             row = session.get(IngestRunRow, run_id)
             if row is not None:
                 row.report = {"error": message}
+
+
+async def follow(look: Callable[[], Awaitable[Run]], every: float = LOOK_EVERY) -> AsyncIterator[Run]:
+    """A run whenever it has got on, and a last time when it has ended.
+
+    Args:
+        look: Gives the run as it is now.
+        every: Seconds between two looks.
+    """
+    said: Run | None = None
+    while said is None or said.state == "running":
+        run = await look()
+        if run != said:
+            said = run
+            yield run
+        if run.state == "running":
+            await asyncio.sleep(every)
 
 
 class IngestRuns:
@@ -224,12 +242,14 @@ class IngestRuns:
 def _run(row: IngestRunRow) -> Run:
     report = row.report or {}
     message = report.get("error") if row.state == "failed" else None
+    progress = report.get(PROGRESS) if row.state == "running" else None
     return Run(
         id=row.id,
         state="failed" if row.state == "failed" else "done" if row.state == "done" else "running",
         paths=row.paths,
-        report=report if report and message is None else None,
+        report=report if row.state == "done" and report else None,
         message=message or ("It was interrupted." if row.state == "failed" else None),
+        progress=Progress.model_validate(progress) if progress else None,
         started_at=utc(row.started_at),
         finished_at=utc(row.finished_at) if row.finished_at else None,
     )

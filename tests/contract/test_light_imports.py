@@ -7,11 +7,12 @@ import sys
 import tandem
 
 HEAVY = ("torch", "transformers", "peft", "trl", "vllm", "datasets", "accelerate")
+STARTS_WITHOUT = (*HEAVY, "qdrant_client", "llama_index", "openai", "fastapi", "sqlalchemy", "nltk", "numpy")
 
 
-def heavy_after(code: str) -> list[str]:
+def heavy_after(code: str, heavy: tuple[str, ...] = HEAVY) -> list[str]:
     """The heavy packages that are loaded after `code` ran in a fresh interpreter."""
-    report = f"import sys; print(' '.join(name for name in {HEAVY!r} if name in sys.modules))"
+    report = f"import sys; print(' '.join(name for name in {heavy!r} if name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", f"{code}\n{report}"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
@@ -30,3 +31,7 @@ def test_importing_tandem_loads_none_of_them():
 
 def test_the_check_sees_what_it_looks_for():
     assert heavy_after("import sys, types; sys.modules['torch'] = types.ModuleType('torch')") == ["torch"]
+
+
+def test_the_command_line_starts_without_what_its_commands_need():
+    assert heavy_after("import services.cli.main", STARTS_WITHOUT) == []

@@ -19,6 +19,7 @@ from ingest.readers import Draft, FormatReader
 from tandem.errors import DocumentError
 
 _MAX_COLUMNS = 1_000  # what is farther right is cut: each row takes memory for all columns of the sheet
+_MAX_GRID = 5_000_000  # cells, empty ones included: each of them is gone through
 _BROKEN = (
     KeyError,
     ValueError,
@@ -39,13 +40,14 @@ class _Layout:
 
     Attributes:
         hidden_rows, hidden_columns: Their numbers, from 1.
-        width: The number of the last column in use.
+        width, height: The numbers of the last column and of the last row in use.
         uncomputed: Formulas that were never computed, so that no value is stored for them.
     """
 
     hidden_rows: frozenset[int]
     hidden_columns: frozenset[int]
     width: int
+    height: int
     uncomputed: int
 
 
@@ -121,7 +123,7 @@ def _layout(xml: bytes) -> _Layout:
                 width = max(width, coordinate_to_tuple(reference)[1] if reference else column)
                 uncomputed += cell.find("{*}f") is not None and cell.get("t") != "str" and not cell.findtext("{*}v")
         element.clear()
-    return _Layout(frozenset(hidden_rows), frozenset(hidden_columns), width, uncomputed)
+    return _Layout(frozenset(hidden_rows), frozenset(hidden_columns), width, number, uncomputed)
 
 
 def _warn(draft: Draft, title: str, layout: _Layout) -> None:
@@ -143,6 +145,12 @@ def _rows(sheet: Any, layout: _Layout) -> Iterator[_Row]:
     """All rows, empty ones included: they part the tables of a sheet."""
     if not layout.width:
         return
+    if layout.height * min(layout.width, _MAX_COLUMNS) > _MAX_GRID:
+        raise DocumentError(
+            "too_large",
+            f"The sheet {sheet.title!r} has {layout.height} rows of {layout.width} columns, most of them empty. "
+            "Delete what lies far off and save it again.",
+        )
     sheet.reset_dimensions()  # the size that is declared may be wrong, and rows beyond it would be lost
     for number, cells in enumerate(sheet.iter_rows(max_col=min(layout.width, _MAX_COLUMNS)), start=1):
         if number in layout.hidden_rows:

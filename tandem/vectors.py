@@ -22,6 +22,7 @@ from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ApiException
 
 from tandem.errors import IndexUnavailable
+from tandem.fusion import Ranked, fuse, settled_top
 from tandem.index_folder import claim_folder
 from tandem.points import Hit, Point, Scope
 from tandem.settings import Settings
@@ -36,8 +37,6 @@ ADMINS = "\u0000admin"
 # Bounds of a live interval as day numbers, where the database has NULL.
 ALWAYS = 0
 FOREVER = date.max.toordinal() + 1
-# Reciprocal rank fusion scores 1 / (k + rank), ranks from 0. Named here, so that no engine's default decides.
-RRF_K = 60
 _BATCH = 256
 _PAGE = 4096
 # The payload is as small as a search allows, since the embedded engine reads it point by point: whom a point is shown
@@ -69,6 +68,9 @@ class VectorIndex:
         self._folder = client.init_options["path"]
         # Embedded Qdrant is plain Python over lists and one SQLite connection: one call at a time.
         self._lock = threading.RLock() if self._folder is not None else contextlib.nullcontext()
+        # Which neighbours an approximate search comes by hangs on points that the filter hides. The embedded engine
+        # is always exact.
+        self._search = models.SearchParams(exact=True) if self._folder is None else None
 
     def ensure(self) -> None:
         """Creates the collection and its alias where they are missing.
@@ -155,20 +157,29 @@ class VectorIndex:
             Best first; equal scores by similarity, then id, so that the order is stable.
         """
         condition = _admitted(scope)
-        prefetch = [models.Prefetch(query=dense.tolist(), using=DENSE, filter=condition, limit=candidates)]
-        if sparse.indices:
-            prefetch.append(models.Prefetch(query=_sparse(sparse), using=SPARSE, filter=condition, limit=candidates))
+
+        def ranking(query: Any, using: str) -> list[Ranked]:
+            def fetch(limit: int) -> list[Ranked]:
+                found = self._client.query_points(
+                    self._collection,
+                    query=query,
+                    using=using,
+                    query_filter=condition,
+                    search_params=self._search,
+                    limit=limit,
+                    with_payload=False,
+                    with_vectors=[DENSE],  # the similarity decides on declining, whichever ranking found the point
+                ).points
+                near = [(str(point.id), point.score, _similarity(dense, point.vector)) for point in found]
+                return [Ranked(id, cosine if using == DENSE else score, cosine) for id, score, cosine in near]
+
+            return settled_top(fetch, candidates)
+
         with self._calling():
-            found = self._client.query_points(
-                self._collection,
-                prefetch=prefetch,
-                query=models.RrfQuery(rrf=models.Rrf(k=RRF_K)),
-                limit=candidates,
-                with_payload=False,
-                with_vectors=[DENSE],  # the fused score hides the similarity, which decides on declining
-            ).points
-        hits = [Hit(str(point.id), point.score, _similarity(dense, point.vector)) for point in found]
-        return sorted(hits, key=lambda hit: (-hit.score, -hit.similarity, hit.chunk_id))
+            rankings = [ranking(dense.tolist(), DENSE)]
+            if sparse.indices:
+                rankings.append(ranking(_sparse(sparse), SPARSE))
+        return [Hit(point.id, point.score, point.similarity) for point in fuse(rankings, candidates)]
 
     def ping(self) -> None:
         """Raises IndexUnavailable unless Qdrant answers and has the collection."""

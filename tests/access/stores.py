@@ -144,7 +144,7 @@ def key_of(user: str, groups: frozenset[str]) -> str:
 
 
 def make_settings() -> Settings:
-    """Settings with a key for each user in each combination of groups, so that joining and leaving is taking another key."""
+    """Settings with a key for each user in each combination of groups: joining and leaving is taking another key."""
     subsets = [frozenset(chosen) for n in range(len(GROUPS) + 1) for chosen in combinations(GROUPS, n)]
     keys: dict[str, Any] = {
         key_of(user, groups): {"user": user, "groups": sorted(groups)} for user in USERS for groups in subsets

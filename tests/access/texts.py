@@ -64,13 +64,15 @@ QUESTIONS = (
     "Where do visitors park, and how does the barrier open?",
     "Which wine goes with a roast duck when guests come for dinner?",
 )
+# The question that each of BODIES answers.
+QUESTION_ON = tuple(QUESTIONS[n] for n in (0, 0, 1, 2, 2, 3, 4, 4, 5))
 FOLLOW_UPS = ("And in grade 6?", "What about that in the next year?", "Who decides it, and when?", "Is it still so?")
 
 IN_FOLDER = ("a.md", "aa.md", "hr/bands.md", "hr/bands-2.md", "plans/graz.md")
 UPLOADED = ("a-1.md", "hr.md", "plans/graz-2.txt", "Über uns.md")
 NEVER = "plans/none.md"
 FOLDERS = ("", "hr", "plans")
-# Always in the folder, so that it is never empty; nobody but admins may read it.
+# Always in the folder, so that it is never empty; it says nothing of its readers.
 ANCHOR = ("zz/anchor.txt", b"The anchor lies at the bottom.\n")
 
 

@@ -13,7 +13,7 @@ from tandem.database import Database
 from tandem.embedder import Embedder
 from tandem.fusion import Ranked, fuse, settled_top
 from tandem.retriever import Retriever
-from tandem.schemas import Metadata, Passage, Principal
+from tandem.schemas import Passage, Principal
 from tandem.settings import IngestSettings, load_settings
 from tandem.sparse import SparseEncoder
 from tandem.vectors import open_index
@@ -24,7 +24,8 @@ TODAY = datetime.now(UTC).date()
 QUESTION = "How many unused days of annual leave may I carry over?"
 # More copies of one text than candidates, so that chance decides which of them an engine puts before the cut.
 OPEN = [f"copy-{n:02}.md" for n in range(12)] + [f"near-{n:02}.md" for n in range(12)]
-HIDDEN = 240
+HIDDEN = 40
+HIDDEN_TEXT = "\n\n".join(f"# Part {n}\n\n{QUESTION}" for n in range(6))
 
 
 def text_of(name: str) -> str:
@@ -49,7 +50,7 @@ def house(tmp_path: Path, embedder: Embedder) -> Iterator[tuple[Ingestor, Retrie
     database.close()
 
 
-def test_hundreds_of_nearer_hidden_documents_change_nothing(house: tuple[Ingestor, Retriever], tmp_path: Path) -> None:
+def test_hundreds_of_nearer_hidden_passages_change_nothing(house: tuple[Ingestor, Retriever], tmp_path: Path) -> None:
     ingestor, retriever = house
 
     def write(names: list[str], group: str, folder: str) -> None:
@@ -57,7 +58,7 @@ def test_hundreds_of_nearer_hidden_documents_change_nothing(house: tuple[Ingesto
         root.mkdir()
         (root / "_folder.yaml").write_text(f"groups: [{group}]\n", encoding="utf-8")
         for name in names:
-            (root / name).write_text(QUESTION if group == "hr" else text_of(name), encoding="utf-8")
+            (root / name).write_text(HIDDEN_TEXT if group == "hr" else text_of(name), encoding="utf-8")
         ingestor.ingest([root])
 
     def found() -> list[Passage]:

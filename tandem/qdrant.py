@@ -35,13 +35,15 @@ class Qdrant:
     Args:
         client: Embedded or remote.
         alias: The name that the live collection goes by; the collections are called ALIAS-SOMETHING.
+        exact: Whether searches look at every point that the filter lets through. The embedded engine always does.
 
     Every method raises IndexUnavailable when Qdrant does not answer.
     """
 
-    def __init__(self, client: QdrantClient, alias: str) -> None:
+    def __init__(self, client: QdrantClient, alias: str, *, exact: bool = False) -> None:
         self.client = client
         self.alias = alias
+        self.exact = exact
         folder = client.init_options["path"]
         self._folder = Path(folder) if folder is not None else None
         # Embedded Qdrant is plain Python over lists and one SQLite connection: one call at a time.
@@ -143,7 +145,7 @@ def open_qdrant(settings: Settings) -> Qdrant:
         # The client warns of a key over plain HTTP, which is what an internal network has.
         warnings.simplefilter("ignore", UserWarning)
         client = QdrantClient(url=qdrant.url, api_key=key, timeout=math.ceil(qdrant.timeout), check_compatibility=False)
-    return Qdrant(client, qdrant.collection)
+    return Qdrant(client, qdrant.collection, exact=qdrant.exact)
 
 
 def _open_folder(folder: Path) -> QdrantClient:

@@ -23,6 +23,11 @@ class QdrantSettings(Section):
     api_key: SecretStr | None = Field(None, description="Key of the Qdrant server.")
     collection: str = Field("tandem", description="Alias of the collection that is searched.")
     timeout: float = Field(10.0, gt=0, description="Seconds before a call to the Qdrant server fails.")
+    exact: bool = Field(
+        True,
+        description="A server looks at every point that the asker may read; false is quicker on millions of points, "
+        "but what is hidden can then change which of the others are found.",
+    )
 
 
 class EmbeddingSettings(Section):

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from qdrant_client import models
 
+from tandem.fusion import Ranked, fuse, settled_top
 from tandem.points import Hit, Point, Scope
 from tandem.qdrant import DENSE, SPARSE, Qdrant
 from tandem.sparse import SparseVector
@@ -25,8 +26,6 @@ ADMINS = "\u0000admin"
 # Bounds of a live interval as day numbers, where the database has NULL.
 ALWAYS = 0
 FOREVER = date.max.toordinal() + 1
-# Reciprocal rank fusion scores 1 / (k + rank), ranks from 0. Named here, so that no engine's default decides.
-RRF_K = 60
 _BATCH = 256
 _PAGE = 4096
 
@@ -44,6 +43,8 @@ class VectorIndex:
     def __init__(self, qdrant: Qdrant, collection: str) -> None:
         self._qdrant = qdrant
         self.collection = collection
+        # Which neighbours an approximate search comes by hangs on points that the filter hides.
+        self._search = models.SearchParams(exact=True) if qdrant.exact else None
 
     def write(self, points: Sequence[Point]) -> None:
         """Writes points, shown to nobody. Not atomic: `count` says whether all have arrived."""
@@ -128,20 +129,29 @@ class VectorIndex:
             Best first; equal scores by similarity, then id, so that the order is stable.
         """
         condition = _admitted(scope)
-        prefetch = [models.Prefetch(query=dense.tolist(), using=DENSE, filter=condition, limit=candidates)]
-        if sparse.indices:
-            prefetch.append(models.Prefetch(query=_sparse(sparse), using=SPARSE, filter=condition, limit=candidates))
+
+        def ranking(query: Any, using: str) -> list[Ranked]:
+            def fetch(limit: int) -> list[Ranked]:
+                found = client.query_points(
+                    self.collection,
+                    query=query,
+                    using=using,
+                    query_filter=condition,
+                    search_params=self._search,
+                    limit=limit,
+                    with_payload=False,
+                    with_vectors=[DENSE],  # the similarity decides on declining, whichever ranking found the point
+                ).points
+                near = [(str(point.id), point.score, _similarity(dense, point.vector)) for point in found]
+                return [Ranked(id, cosine if using == DENSE else score, cosine) for id, score, cosine in near]
+
+            return settled_top(fetch, candidates)
+
         with self._qdrant.calling() as client:
-            found = client.query_points(
-                self.collection,
-                prefetch=prefetch,
-                query=models.RrfQuery(rrf=models.Rrf(k=RRF_K)),
-                limit=candidates,
-                with_payload=False,
-                with_vectors=[DENSE],  # the fused score hides the similarity, which decides on declining
-            ).points
-        hits = [Hit(str(point.id), point.score, _similarity(dense, point.vector)) for point in found]
-        return sorted(hits, key=lambda hit: (-hit.score, -hit.similarity, hit.chunk_id))
+            rankings = [ranking(dense.tolist(), DENSE)]
+            if sparse.indices:
+                rankings.append(ranking(_sparse(sparse), SPARSE))
+        return [Hit(point.id, point.score, point.similarity) for point in fuse(rankings, candidates)]
 
 
 def _batched(ids: Iterable[str]) -> Iterator[list[models.ExtendedPointId]]:

@@ -7,15 +7,18 @@ from typing import Any, Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from services.chat.auth import CurrentUser
 from services.chat.body import Body, Plain
+from services.chat.library import may_read
 from services.chat.metrics import Metrics
 from services.chat.standing import with_standing
 from tandem.database import Database
 from tandem.errors import NotFound
 from tandem.schemas import Principal
-from tandem.tables import AnswerRow, FeedbackRow, utc
+from tandem.tables import AnswerRow, FeedbackRow, VersionRow, utc
 
 
 class FeedbackRequest(Body):
@@ -43,7 +46,11 @@ class FeedbackReply(BaseModel):
 
 
 class Receipts:
-    """Receipts and thumbs in the state database, each for the person whose answer it was, and for admins."""
+    """Receipts and thumbs in the state database, each for the person whose answer it was, and for admins.
+
+    An answer is withheld while it quotes a document that the person may not read now, as if that had been deleted: its
+    text repeats what its passages say.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -52,10 +59,10 @@ class Receipts:
         """The receipt of an answer.
 
         Raises:
-            NotFound: There is no such answer, or it is somebody else's.
+            NotFound: There is no such answer, it is somebody else's, or it quotes what the principal may not read.
         """
         with self._database.session() as session:
-            row = _own(session.get(AnswerRow, answer_id), answer_id, principal)
+            row = _own(session, answer_id, principal)
             return {
                 "answer_id": row.id,
                 "question": row.question,
@@ -70,10 +77,10 @@ class Receipts:
         """Keeps a thumb; a second one of the same person on the same answer replaces the first. Returns its id.
 
         Raises:
-            NotFound: There is no such answer, or it is somebody else's.
+            NotFound: There is no such answer, it is somebody else's, or it quotes what the principal may not read.
         """
         with self._database.session() as session:
-            _own(session.get(AnswerRow, feedback.answer_id), feedback.answer_id, principal)
+            _own(session, feedback.answer_id, principal)
             # The id is made from answer and person, so that two clicks at once cannot become two thumbs.
             key = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{feedback.answer_id}\n{principal.user}"))
             session.merge(
@@ -90,11 +97,22 @@ class Receipts:
             return key
 
 
-def _own(row: AnswerRow | None, answer_id: str, principal: Principal) -> AnswerRow:
-    # The same words for a missing answer and for another's, so that nobody learns which ids exist.
-    if row is None or not (principal.admin or row.user == principal.user):
+def _own(session: Session, answer_id: str, principal: Principal) -> AnswerRow:
+    row = session.get(AnswerRow, answer_id)
+    # The same words for a missing answer, another's and a withheld one, so that nobody learns which there are.
+    if row is None or not (principal.admin or row.user == principal.user) or not _readable(session, row, principal):
         raise NotFound(f"There is no answer {answer_id[:64]!r} of yours.", param="answer_id")
     return row
+
+
+def _readable(session: Session, row: AnswerRow, principal: Principal) -> bool:
+    """Whether every document that the model was given for this answer is there and open to the principal today."""
+    quoted = {passage["document_id"] for passage in row.receipt.get("passages", ())}
+    # A document has the readers of its newest version in all that are published.
+    published = select(VersionRow.document_id, VersionRow.groups).where(
+        VersionRow.document_id.in_(quoted), VersionRow.state == "published"
+    )
+    return quoted <= {id for id, groups in session.execute(published) if may_read(principal, groups)}
 
 
 def answers_router(database: Database, metrics: Metrics) -> APIRouter:

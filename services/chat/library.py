@@ -10,11 +10,12 @@ from pydantic import BaseModel
 from sqlalchemy import select
 from sqlalchemy.orm import Session, defer
 
+from ingest.blocks import unpack
 from services.chat.difference import Paragraph, PassageChange, Section, compare, paragraphs
 from tandem.database import Database
 from tandem.errors import InputError, NotFound
 from tandem.schemas import Principal
-from tandem.tables import GROUPS_CHANGED, AuditRow, ChunkRow, VersionRow, utc
+from tandem.tables import GROUPS_CHANGED, AuditRow, VersionRow, utc
 
 Status = Literal["live", "upcoming", "ended"]
 DIFF_LINES = 4000
@@ -151,7 +152,7 @@ class Library:
         with self._database.session() as session:
             query = select(VersionRow).where(VersionRow.document_id == document_id, VersionRow.seq.in_((older, newer)))
             rows = {row.seq: row for row in session.scalars(query)}
-            passages = compare(*(_paragraphs(session, rows[seq]) for seq in (older, newer)))
+            passages = compare(*(_paragraphs(rows[seq]) for seq in (older, newer)))
             metadata = _metadata_changes(rows[older], rows[newer])
             if principal.admin:
                 metadata.extend(_group_changes(session, document_id, older, newer))
@@ -206,13 +207,15 @@ class Library:
         }
 
 
-def _paragraphs(session: Session, row: VersionRow) -> list[Paragraph]:
-    sections = session.execute(
-        select(ChunkRow.start, ChunkRow.end, ChunkRow.heading, ChunkRow.page)
-        .where(ChunkRow.version_id == row.id)
-        .order_by(ChunkRow.ordinal)
+def _paragraphs(row: VersionRow) -> list[Paragraph]:
+    blocks = unpack(row.text, row.blocks)
+    return paragraphs(
+        row.text,
+        (
+            Section(block.start, block.start + len(block.text), " > ".join(block.headings), block.page)
+            for block in blocks
+        ),
     )
-    return paragraphs(row.text, (Section(*section) for section in sections))
 
 
 def _metadata_changes(older: VersionRow, newer: VersionRow) -> list[FieldChange]:

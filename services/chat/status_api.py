@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from eval.signals import Signal, compute_signals
 from services.chat.admission import Admission
-from services.chat.auth import CurrentUser
+from services.chat.auth import Admin, CurrentUser
 from services.chat.metrics import Metrics
 from services.chat.readiness import Readiness, ReadinessProbe
 from tandem.bootstrap import Container
@@ -64,8 +64,8 @@ def status_router(container: Container, metrics: Metrics, admission: Admission, 
         return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
     @router.get("/v1/signals")
-    async def early_signs(_: CurrentUser) -> SignalList:
-        """Early signs of failure, each with its threshold and what to do."""
+    async def early_signs(_: Admin) -> SignalList:
+        """Early signs of failure, each with its threshold and what to do. They name documents, so for admins only."""
         found = await asyncio.to_thread(compute_signals, container.database, container.registry, container.settings)
         return SignalList(data=found)
 

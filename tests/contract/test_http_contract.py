@@ -15,6 +15,7 @@ import httpx
 import openai
 import pytest
 from fastapi import FastAPI
+from sqlalchemy import update
 
 from ingest.report import DeletionReport, IngestReport, Progress
 from ingest.run import Ingestor
@@ -519,6 +520,7 @@ def test_an_open_address_without_keys_is_refused_at_the_start(build: Callable[..
 
 
 async def test_a_receipt_is_its_askers_and_the_admins(keyed: House):
+    add_versions(keyed.database, "hr/leave.md", {})
     await keyed.ask("key-ada")
     statuses = {}
     for key in ("key-ada", "key-bob", "key-root"):
@@ -535,7 +537,38 @@ async def test_a_receipt_is_its_askers_and_the_admins(keyed: House):
     assert missing.text.replace("ans_9", "") == foreign.text.replace("ans_1", "")
 
 
+async def test_an_answer_is_withheld_while_it_quotes_what_its_asker_may_not_read(keyed: House):
+    """Its text repeats the passage, so it goes as a whole, in the words of an answer that never was."""
+    add_versions(keyed.database, "hr/leave.md", {"state": "retired", "groups": ["everyone"]}, {"groups": ["everyone"]})
+    await keyed.ask("key-ada")
+
+    async def seen(key: str = "key-ada", id: str = "ans_1") -> list[tuple[int, str]]:
+        async with keyed.client(key) as client:
+            answers = [
+                await client.get(f"/v1/answers/{id}"),
+                await client.post("/v1/feedback", json={"answer_id": id, "rating": "up"}),
+            ]
+        return [(answer.status_code, answer.text.replace(id, "")) for answer in answers]
+
+    def change(**values: Any) -> None:
+        with keyed.database.session() as session:
+            session.execute(update(VersionRow).where(VersionRow.state == "published").values(**values))
+
+    assert [status for status, _ in await seen()] == [200, 201]
+    change(groups=["hr"])
+    assert await seen() == await seen(id="ans_9")
+    assert [status for status, _ in await seen("key-root")] == [200, 201]
+    change(groups=None)
+    assert await seen() == await seen(id="ans_9")
+    change(groups=["everyone"])
+    assert [status for status, _ in await seen()] == [200, 201]
+    change(state="retired")  # being deleted: from this moment on admins do not see it either
+    assert await seen() == await seen(id="ans_9")
+    assert await seen("key-root") == await seen("key-root", "ans_9")
+
+
 async def test_feedback_is_kept_once_for_each_person(keyed: House):
+    add_versions(keyed.database, "hr/leave.md", {})
     await keyed.ask("key-ada")
     async with keyed.client("key-ada") as client:
         for about in ("", "facts"):
@@ -819,6 +852,28 @@ async def test_signals_have_thresholds_and_actions(house: House):
     assert all(fields <= set(signal) for signal in data)
     firing = {signal["name"] for signal in data if signal["firing"]}
     assert "adapter_mismatch" in firing  # nothing was promoted
+
+
+async def test_signals_name_documents_so_they_are_for_admins(keyed: House):
+    add_versions(keyed.database, "board/closing-graz.md", {"groups": None})
+    async with keyed.client("key-root") as client:
+        assert "closing-graz" in (await client.get("/v1/signals")).text
+    for key in ("key-ada", "key-bob"):
+        async with keyed.client(key) as client:
+            response = await client.get("/v1/signals")
+        assert error_of(response)["type"] == "permission_error"
+        assert "graz" not in response.text
+
+
+async def test_metrics_say_nothing_of_documents(keyed: House):
+    """They need no key, so what they count must not tell what there is to read."""
+    async with keyed.client() as client:
+        before = (await client.get("/metrics")).text
+        add_versions(keyed.database, "board/closing-graz.md", {"groups": None})
+        after = (await client.get("/metrics")).text
+    kept = [[line for line in text.splitlines() if "http_responses" not in line] for text in (before, after)]
+    kept = [[line for line in lines if "_created" not in line] for lines in kept]
+    assert kept[0] == kept[1]
 
 
 async def test_the_page_is_served_locked_down_and_complete(house: House):

@@ -1,0 +1,71 @@
+"""Two rankings of the points that a person may find, made into one that depends on nothing else.
+
+An engine breaks ties by where a point lies in its storage, and the last digit of a score by the points beside it. Both
+would let documents that the asker may not read show through, so ranks are taken from rounded scores and the ids.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+# Reciprocal rank fusion scores 1 / (k + rank), ranks from 0.
+RRF_K = 60
+# Far above the noise of single precision, far below what tells two passages apart.
+DIGITS = 5
+_EQUAL = 2 * 10**-DIGITS
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A point as one ranking has it. `score`: higher is better; `similarity`: its cosine to the question."""
+
+    id: str
+    score: float
+    similarity: float
+
+
+@dataclass(frozen=True)
+class Fused:
+    """A point with its reciprocal rank score over all rankings."""
+
+    id: str
+    score: float
+    similarity: float
+
+
+def settled_top(fetch: Callable[[int], Sequence[Ranked]], count: int) -> list[Ranked]:
+    """The best points of a ranking, the same ones whichever of equally good points the engine puts first.
+
+    Args:
+        fetch: Gives the engine's best points, at most as many as asked for, best first.
+        count: Points wanted.
+
+    Returns:
+        At most `count`, by score, then id.
+    """
+    limit = count + 1
+    found = fetch(limit)
+    # Equals of the last one that counts may lie beyond the limit, and which of them came in is chance.
+    while len(found) == limit and found[-1].score > found[count - 1].score - _EQUAL:
+        limit *= 2
+        found = fetch(limit)
+    return sorted(found, key=lambda point: (-round(point.score, DIGITS), point.id))[:count]
+
+
+def fuse(rankings: Iterable[Sequence[Ranked]], count: int) -> list[Fused]:
+    """Fuses rankings by reciprocal rank.
+
+    Args:
+        rankings: Each best first.
+        count: Points wanted.
+
+    Returns:
+        Best first; equal scores by similarity, then id.
+    """
+    scores: dict[str, float] = {}
+    similarity: dict[str, float] = {}
+    for ranking in rankings:
+        for rank, point in enumerate(ranking):
+            scores[point.id] = scores.get(point.id, 0.0) + 1.0 / (RRF_K + rank)
+            similarity[point.id] = round(point.similarity, DIGITS)
+    fused = [Fused(id, score, similarity[id]) for id, score in scores.items()]
+    return sorted(fused, key=lambda point: (-point.score, -point.similarity, point.id))[:count]

@@ -1,6 +1,8 @@
 """The way in: paths, uploads and deletions, one at a time, each recorded with its report."""
 
+import contextlib
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -85,11 +87,12 @@ class Ingestor:
             Unavailable: Database or index failed; what was published stays, the next run goes on.
         """
         settings = self._settings.ingest
-        with exclusive(self._settings.data_dir, settings.lock_timeout):
+        run_id = run_id or str(uuid.uuid4())
+        with self._alone(f"run {run_id[:8]}"):
             for path in paths:  # all are looked at before the first is touched
                 locate(path, ())
             run = self._sync(settings.default_groups if groups is None else groups, dry_run, on_progress)
-            run.id = run_id or run.id
+            run.id = run_id
 
             def work() -> None:
                 for path in paths:
@@ -113,7 +116,7 @@ class Ingestor:
         """
         id = upload_id(name)
         declared = metadata.model_dump(exclude_defaults=True) if metadata else {}
-        with exclusive(self._settings.data_dir, self._settings.ingest.lock_timeout):
+        with self._alone("an upload"):
             run = self._sync(self._settings.ingest.default_groups, False, None)
             return self._recorded(run, [id], user, lambda: run.add(id, data, declared))
 
@@ -124,20 +127,23 @@ class Ingestor:
             NotFound: There is no such document.
             Busy, Unavailable: As for `ingest`.
         """
-        with exclusive(self._settings.data_dir, self._settings.ingest.lock_timeout):
+        with self._alone("a deletion"):
             report = self._remover.remove(document_id)
             self._audit(user, "delete", document_id, report.model_dump(mode="json"))
             return report
 
     def repair(self) -> None:
         """Finishes or undoes what a crash left half-done; `ingest` does so itself."""
-        with exclusive(self._settings.data_dir, self._settings.ingest.lock_timeout):
+        with self._alone("a repair"):
             self._repair()
 
     def close(self) -> None:
         """Ends the parsing process."""
         if self._owns_sandbox:
             self._sandbox.close()
+
+    def _alone(self, work: str) -> contextlib.AbstractContextManager[None]:
+        return exclusive(self._settings.data_dir, self._settings.ingest.lock_timeout, self._database, work=work)
 
     def _sync(self, groups: tuple[str, ...] | None, dry_run: bool, on_progress: OnProgress | None) -> Sync:
         return Sync(

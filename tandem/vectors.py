@@ -91,7 +91,7 @@ class VectorIndex:
         """Writes points, shown to nobody. Not atomic: `count` says whether all have arrived."""
         for start in range(0, len(points), _BATCH):
             structs = [_struct(point) for point in points[start : start + _BATCH]]
-            with self._calling():
+            with self._writing():
                 self._client.upsert(self._collection, structs, wait=True)
 
     def settle(
@@ -109,7 +109,7 @@ class VectorIndex:
             "since": live_from.toordinal() if live_from else ALWAYS,
             "until": live_until.toordinal() if live_until else FOREVER,
         }
-        with self._calling():
+        with self._writing():
             self._client.set_payload(self._collection, payload, points=_is("version_id", version_id), wait=True)
 
     def count(self, version_id: str) -> int:
@@ -119,12 +119,12 @@ class VectorIndex:
 
     def delete_version(self, version_id: str) -> None:
         """Deletes the points of a version."""
-        with self._calling():
+        with self._writing():
             self._client.delete(self._collection, _is("version_id", version_id), wait=True)
 
     def delete_document(self, document_id: str) -> None:
         """Deletes the points of all versions of a document."""
-        with self._calling():
+        with self._writing():
             self._client.delete(self._collection, _is("document_id", document_id), wait=True)
 
     def version_counts(self) -> dict[str, int]:
@@ -195,6 +195,14 @@ class VectorIndex:
                 self._client.create_payload_index(name, field, schema, wait=True)
         create = models.CreateAlias(collection_name=name, alias_name=self._collection)
         self._client.update_collection_aliases([models.CreateAliasOperation(create_alias=create)])
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        with self._calling():
+            # SQLite would go on writing into a file that has no name any more.
+            if self._folder is not None and not Path(self._folder, "meta.json").exists():
+                raise FileNotFoundError(f"its folder {str(self._folder)!r} is gone")
+            yield
 
     @contextlib.contextmanager
     def _calling(self) -> Iterator[None]:

@@ -8,7 +8,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -83,21 +82,23 @@ class Scene:
             self._servers.put(server)
 
     @contextmanager
-    def copy(self) -> Iterator[Place]:
-        """A copy of the first state."""
+    def copy(self, *, empty: bool = False) -> Iterator[Place]:
+        """A copy of the first state, or a place where nothing has been started yet."""
         label = uuid.uuid4().hex[:8]
-        place = replace(self._place(label, Path(self._base.recording), self._base.qdrant_url))
-        shutil.copytree(self._base.data_dir, place.data_dir)
+        place = self._place(label, Path(self._base.recording), self._base.qdrant_url)
+        if not empty:
+            shutil.copytree(self._base.data_dir, place.data_dir)
         if self._postgres:
-            self._sql(f"CREATE DATABASE {self._name}_{label} TEMPLATE {self._name}_base")
+            template = "" if empty else f" TEMPLATE {self._name}_base"
+            self._sql(f"CREATE DATABASE {self._name}_{label}{template}")
         if place.qdrant_url:
-            self._restore(self._points)
+            self._restore({} if empty else self._points)
         try:
             yield place
         finally:
             if self._postgres:
                 self._sql(f"DROP DATABASE {self._name}_{label} WITH (FORCE)")
-            shutil.rmtree(place.data_dir)
+            shutil.rmtree(place.data_dir, ignore_errors=True)
             place.log.unlink(missing_ok=True)
 
     def each(self, trial: Callable[[Q], str], questions: list[Q]) -> list[str]:

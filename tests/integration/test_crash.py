@@ -5,11 +5,15 @@ before anything is repaired, and then runs the work again, which must come to ex
 `TANDEM_TEST_KILLS` sets the number of random moments, `TANDEM_TEST_SEED` which they are.
 """
 
+import contextlib
 import json
 import logging
 import os
 import random
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +23,7 @@ import pytest
 
 from ingest.sandbox import Sandbox
 from tandem.embedder import Embedder
-from tandem.settings import IngestSettings
+from tandem.settings import REPOSITORY, IngestSettings
 from tests.crash.corpus import write_corpus
 from tests.crash.recording import QUESTION, RecordingEmbedder, RecordingSandbox, write_recording
 from tests.crash.scene import Scene, fast_folder, postgres_answers
@@ -32,6 +36,7 @@ SEED = int(os.environ.get("TANDEM_TEST_SEED", random.SystemRandom().randrange(10
 QDRANT = os.environ.get("TANDEM_TEST_QDRANT_URL")
 # The server databases are the slower ones, and what is killed is the same code.
 SHARE = {"sqlite": 1.0, "postgresql": 0.2, "sqlite, qdrant server": 0.2}
+PATIENCE = 120.0
 UPLOAD = "travel-edited-0.md"
 UPLOADED = "---\ngroups: [everyone]\n---\n# Uploaded\n\n## One\n\nIt costs EUR 99.\n\n## Two\n\nIt costs EUR 98.\n"
 DELETED = "travel-long.md"
@@ -51,6 +56,7 @@ class Work:
         seconds: How long it takes undisturbed.
         texts: How many texts it embeds undisturbed.
         saved: How many embeddings there are before it.
+        empty: Nothing was ever started where it runs.
     """
 
     steps: list[Any]
@@ -63,6 +69,7 @@ class Work:
     seconds: float
     texts: int
     saved: int
+    empty: bool
 
 
 @pytest.fixture(scope="module")
@@ -113,35 +120,36 @@ def update(scene: Scene) -> Work:
     return rehearse(scene, steps, steps)
 
 
-def rehearse(scene: Scene, steps: list[Any], again: list[Any], *, or_not: bool = False) -> Work:
+def rehearse(scene: Scene, steps: list[Any], again: list[Any], *, or_not: bool = False, empty: bool = False) -> Work:
     """Does the work undisturbed, and notes what there is to see and to kill.
 
     Args:
         or_not: Work that is killed early may also end as if it had never begun.
+        empty: It is the first of all.
     """
     ends, finals = [], []
     if or_not:
-        with scene.copy() as place, scene.server() as server:
+        with scene.copy(empty=empty) as place, scene.server() as server:
             finals.append(server.run(place, [*again, ["observe"]])[-1])
             ends.append(dump(place))
-    with scene.copy() as place, scene.server() as server:
+    with scene.copy(empty=empty) as place, scene.server() as server:
         timed = [["seconds"], ["embeddings"], ["observe"], *steps, ["observe"], ["seconds"]]
         began, saved, old, *_, new, ended = server.run(place, timed)
         finals.append(server.run(place, [*again, ["observe"]])[-1])
         texts = embedded(place)
         ends.append(dump(place))
-    with scene.copy() as place, scene.server() as server:
+    with scene.copy(empty=empty) as place, scene.server() as server:
         passed = server.run(place, steps, trace=True)[-1]
     boundaries = {number: passed["passed"][number][0] for number in passed["states"]}
     boundaries[len(passed["passed"]) - 1] = "the very end"
     log.info("%d boundaries, %d states, %.2f s", len(passed["passed"]), len(boundaries), ended - began)
     assert old != new
-    return Work(steps, again, old, new, finals, ends, boundaries, ended - began, texts, saved)
+    return Work(steps, again, old, new, finals, ends, boundaries, ended - began, texts, saved, empty)
 
 
 def trial(scene: Scene, work: Work, kills: list[dict[str, float]]) -> str:
     """Kills the work, and the runs that follow it, and says what is wrong afterwards, or nothing."""
-    with scene.copy() as place, scene.server() as server:
+    with scene.copy(empty=work.empty) as place, scene.server() as server:
         wrong: list[str] = []
         for number, kill in enumerate(kills):
             server.run(place, work.again if number else work.steps, **kill)
@@ -221,3 +229,44 @@ def test_a_deletion_killed_at_every_step_boundary(scene: Scene) -> None:
     """What follows is an ingest of something else: a deletion that has begun to be seen is finished by it."""
     work = rehearse(scene, [["delete", DELETED]], [["upload", "afterwards.md", AFTERWARDS]], or_not=True)
     assert scene.each(lambda number: trial(scene, work, [{"at": number}]), list(work.boundaries)) == []
+
+
+def test_the_very_first_start_is_killed(scene: Scene, kind: str) -> None:
+    """Half of the moments fall into the making of database and index."""
+    steps = [["ingest", scene.paths]]
+    work = rehearse(scene, steps, steps, empty=True)
+    draw = random.Random(SEED)
+    ends = [work.seconds * share for share in (0.1, 1.0)]
+    moments = [draw.uniform(0, draw.choice(ends)) for _ in range(int(KILLS * SHARE[kind]) // 10)]
+    wrong = scene.each(lambda after: trial(scene, work, [{"after": after}]), moments)
+    assert wrong == [], f"TANDEM_TEST_SEED={SEED}"
+
+
+def test_the_command_is_killed(scene: Scene, update: Work, kind: str) -> None:
+    """The whole of it, with the real embedder and the real sandbox, in a process of its own."""
+    if kind != "sqlite":
+        pytest.skip("the same command on SQLite is enough")
+    draw = random.Random(SEED)
+    with scene.copy() as place:
+        began = time.monotonic()
+        assert command(scene, place).wait(PATIENCE) == 0
+        seconds = time.monotonic() - began
+    for _ in range(3):
+        after = draw.uniform(seconds / 3, seconds)  # before that it only imports
+        with scene.copy() as place, scene.server() as server:
+            process = command(scene, place)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(after)
+            process.kill()
+            process.wait()
+            assert torn(*server.run(place, [["observe"]]), update.old, update.new) == [], f"killed after {after} s"
+            assert command(scene, place).wait(PATIENCE) == 0
+            assert server.run(place, [["observe"]]) == [update.finals[0]], f"killed after {after} s"
+
+
+def command(scene: Scene, place: Place) -> subprocess.Popen[bytes]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TANDEM_")}
+    environment |= {"PYTHONPATH": str(REPOSITORY), "TANDEM_URL": "http://127.0.0.1:1"}
+    environment |= {"TANDEM_DATA_DIR": place.data_dir, "TANDEM_QDRANT__COLLECTION": place.collection}
+    arguments = [sys.executable, "-m", "services.cli.main", "ingest", *scene.paths, "--json"]
+    return subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL)

@@ -20,9 +20,10 @@ from qdrant_client import QdrantClient
 
 import tandem.database
 from ingest.sandbox import Sandbox
+from services.embedded import prepare_data_dir
 from tandem.embedder import Embedder
 from tandem.errors import DatabaseUnavailable, IndexUnavailable, Unavailable
-from tandem.settings import REPOSITORY, IngestSettings
+from tandem.settings import REPOSITORY, IngestSettings, load_settings
 from tandem.vectors import VectorIndex
 from tests.crash.corpus import write_corpus
 from tests.crash.scene import POSTGRES, postgres_answers
@@ -147,6 +148,13 @@ def test_a_full_disk(disk: Path, tmp_path: Path, build: Callable[..., House], pa
     house.assert_converges()
 
 
+def test_a_first_start_on_a_full_disk(disk: Path) -> None:
+    fill(disk, 100_000)
+    with pytest.raises(Unavailable, match=r"shipped adapter cannot be copied .*No space left on device"):
+        prepare_data_dir(load_settings(data_dir=disk))
+    assert list((disk / "adapters").iterdir()) == []
+
+
 def test_the_command_says_that_a_file_cannot_grow(tmp_path: Path, build: Callable[..., House]) -> None:
     house = build(tmp_path / "data")
     house.close()
@@ -176,7 +184,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
         "PYTHONPATH": str(REPOSITORY),
         "TANDEM_DATA_DIR": str(tmp_path / "data"),
         "TANDEM_URL": "http://127.0.0.1:1",
-        "TANDEM_QDRANT__COLLECTION": "tandem",
+        "TANDEM_ADAPTER__SHIPPED": str(tmp_path / "none"),  # it would not fit either
     }
 
 
@@ -275,7 +283,7 @@ def test_the_qdrant_folder_is_gone(
     folder = tmp_path / "data" / "qdrant"
     with monkeypatch.context() as patch:
         in_the_middle(patch, lambda: shutil.rmtree(folder))
-        with pytest.raises(IndexUnavailable, match=r"does not answer: .*(readonly|disk I/O|unable to open)"):
+        with pytest.raises(IndexUnavailable, match=f"does not answer: its folder '{folder}' is gone"):
             house.update()
     assert house.world.observe() == house.old  # this process still has it in memory
     house.reopen()

@@ -54,8 +54,7 @@ class DatabaseLock:
         self._held = False
 
     def __enter__(self) -> "DatabaseLock":
-        with self._database.session():  # one that does not answer is told in the database's own words
-            pass
+        self._database.ping()  # one that does not answer says so in its own words
         try:
             connection = self._engine.connect()
             for setting in _SETTINGS:

@@ -35,7 +35,7 @@ KILLS = int(os.environ.get("TANDEM_TEST_KILLS", "300"))
 SEED = int(os.environ.get("TANDEM_TEST_SEED", random.SystemRandom().randrange(10**6)))
 QDRANT = os.environ.get("TANDEM_TEST_QDRANT_URL")
 # The server databases are the slower ones, and what is killed is the same code.
-SHARE = {"sqlite": 1.0, "postgresql": 0.2, "sqlite, qdrant server": 0.2}
+SHARE = {"sqlite": 1.0, "postgresql": 0.1, "sqlite, qdrant server": 0.1}
 PATIENCE = 120.0
 UPLOAD = "travel-edited-0.md"
 UPLOADED = "---\ngroups: [everyone]\n---\n# Uploaded\n\n## One\n\nIt costs EUR 99.\n\n## Two\n\nIt costs EUR 98.\n"
@@ -214,7 +214,7 @@ def test_an_update_killed_at_random_moments(scene: Scene, update: Work, kind: st
 def test_the_run_that_repairs_is_killed_too(scene: Scene, update: Work, kind: str) -> None:
     draw = random.Random(SEED)
     numbers = list(update.boundaries)
-    pairs = [[{"at": draw.choice(numbers)} for _ in range(2)] for _ in range(int(KILLS * SHARE[kind]) // 10)]
+    pairs = [[{"at": draw.choice(numbers)} for _ in range(2)] for _ in range(int(KILLS * SHARE[kind]) // 15)]
     wrong = scene.each(lambda kills: trial(scene, update, kills), pairs)
     assert wrong == [], f"TANDEM_TEST_SEED={SEED}"
 
@@ -237,7 +237,7 @@ def test_the_very_first_start_is_killed(scene: Scene, kind: str) -> None:
     work = rehearse(scene, steps, steps, empty=True)
     draw = random.Random(SEED)
     ends = [work.seconds * share for share in (0.1, 1.0)]
-    moments = [draw.uniform(0, draw.choice(ends)) for _ in range(int(KILLS * SHARE[kind]) // 10)]
+    moments = [draw.uniform(0, draw.choice(ends)) for _ in range(int(KILLS * SHARE[kind]) // 15)]
     wrong = scene.each(lambda after: trial(scene, work, [{"after": after}]), moments)
     assert wrong == [], f"TANDEM_TEST_SEED={SEED}"
 

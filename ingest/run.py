@@ -95,13 +95,13 @@ class Ingestor:
             Unavailable: Database or index failed; what was published stays, the next run goes on.
         """
         settings = self._settings.ingest
-        with exclusive(self._settings.data_dir, settings.lock_timeout):
+        run_id = run_id or str(uuid.uuid4())
+        with self._alone(f"run {run_id[:8]}"):
             for path in paths:  # all are looked at before the first is touched
                 locate(path, ())
             roots = outermost(paths)
-            id = run_id or str(uuid.uuid4())
-            progress = ProgressLog(self._database, id, on_progress)
-            run = self._sync(id, settings.default_groups if groups is None else groups, dry_run, progress)
+            progress = ProgressLog(self._database, run_id, on_progress)
+            run = self._sync(run_id, settings.default_groups if groups is None else groups, dry_run, progress)
 
             def work() -> None:
                 for path in roots:
@@ -127,7 +127,7 @@ class Ingestor:
         """
         id = upload_id(name)
         declared = metadata.model_dump(exclude_defaults=True) if metadata else {}
-        with exclusive(self._settings.data_dir, self._settings.ingest.lock_timeout):
+        with self._alone("an upload"):
             run = self._sync(str(uuid.uuid4()), self._settings.ingest.default_groups)
             return self._recorded(run, [id], user, lambda: run.add(id, data, declared))
 
@@ -138,14 +138,14 @@ class Ingestor:
             NotFound: There is no such document.
             Busy, Unavailable: As for `ingest`.
         """
-        with exclusive(self._settings.data_dir, self._settings.ingest.lock_timeout):
+        with self._alone("a deletion"):
             report = self._remover.remove(document_id)
             self._audit(user, "delete", document_id, report.model_dump(mode="json"))
             return report
 
     def repair(self) -> None:
         """Finishes or undoes what a crash left half-done; `ingest` does so itself."""
-        with exclusive(self._settings.data_dir, self._settings.ingest.lock_timeout):
+        with self._alone("a repair"):
             live = self._generations.start(self._wanted)
             self._repair(live, self._publisher(self._database, self._writer(live)))
 
@@ -177,10 +177,13 @@ class Ingestor:
     @contextlib.contextmanager
     def _turn(self) -> Iterator[None]:
         """The ingest lock for one step of a build, with all repaired."""
-        with exclusive(self._settings.data_dir, self._settings.ingest.lock_timeout):
+        with self._alone("a rebuild of the index"):
             live = self._generations.start(self._wanted)
             self._repair(live, self._publisher(self._database, self._writer(live)))
             yield
+
+    def _alone(self, work: str) -> contextlib.AbstractContextManager[None]:
+        return exclusive(self._settings.data_dir, self._settings.ingest.lock_timeout, self._database, work=work)
 
     def _writer(self, generation: Generation, on_progress: OnProgress = _silent) -> Writer:
         return Writer(self._database, generation, self._sparse, self._engine, on_progress)

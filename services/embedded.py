@@ -20,7 +20,7 @@ from services.model.server import ModelServer
 from services.model.weights import ensure_models
 from services.trainer.service import Trainer
 from tandem.bootstrap import Container, bootstrap
-from tandem.errors import SettingsError
+from tandem.errors import SettingsError, Unavailable
 from tandem.registry import Registry
 from tandem.schemas import OPERATOR
 from tandem.settings import Settings
@@ -52,9 +52,17 @@ def seed_registry(settings: Settings) -> None:
     shipped, home = settings.adapter.shipped / settings.adapter.name, settings.registry / settings.adapter.name
     if home.exists() or not (shipped / "active").is_file():
         return
-    settings.registry.mkdir(parents=True, exist_ok=True)
     partial = settings.registry / f".{settings.adapter.name}.{os.getpid()}.partial"
-    shutil.copytree(shipped, partial)
+    try:
+        settings.registry.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(shipped, partial)
+    except OSError as exc:
+        shutil.rmtree(partial, ignore_errors=True)
+        why = exc.args[0][0][2] if isinstance(exc, shutil.Error) else exc.strerror
+        raise Unavailable(
+            f"The shipped adapter cannot be copied into {str(settings.registry)!r}: {why}. "
+            "Make room on the disk, or name another directory with --data-dir or TANDEM_DATA_DIR."
+        ) from exc
     try:
         partial.rename(home)
     except OSError:  # another process was quicker, with the same content

@@ -62,6 +62,15 @@ class Qdrant:
                 "Check that Qdrant runs at TANDEM_QDRANT__URL, or that the data directory can be written."
             ) from exc
 
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[QdrantClient]:
+        """The client for a call that writes."""
+        with self.calling() as client:
+            # SQLite would go on writing into a file that has no name any more.
+            if self._folder is not None and not (self._folder / "meta.json").exists():
+                raise FileNotFoundError(f"its folder {str(self._folder)!r} is gone")
+            yield client
+
     def create(self, collection: str, dimension: int) -> None:
         """Makes a collection where there is none of that name; of two processes that try at once, one makes it.
 

@@ -50,7 +50,7 @@ class VectorIndex:
         """Writes points, shown to nobody. Not atomic: `count` says whether all have arrived."""
         for start in range(0, len(points), _BATCH):
             structs = [_struct(point) for point in points[start : start + _BATCH]]
-            with self._qdrant.calling() as client:
+            with self._qdrant.writing() as client:
                 client.upsert(self.collection, structs, wait=True)
 
     def settle(
@@ -69,13 +69,13 @@ class VectorIndex:
         }
         # By id: the embedded engine would look through all points for those of a version.
         for batch in _batched(chunk_ids):
-            with self._qdrant.calling() as client:
+            with self._qdrant.writing() as client:
                 client.set_payload(self.collection, payload, points=batch, wait=True)
 
     def delete(self, chunk_ids: Sequence[str]) -> None:
         """Deletes points, those that are there."""
         for batch in _batched(chunk_ids):
-            with self._qdrant.calling() as client:
+            with self._qdrant.writing() as client:
                 client.delete(self.collection, models.PointIdsList(points=list(batch)), wait=True)
 
     def present(self, chunk_ids: Sequence[str]) -> int:
@@ -93,12 +93,12 @@ class VectorIndex:
 
     def delete_version(self, version_id: str) -> None:
         """Deletes the points of a version."""
-        with self._qdrant.calling() as client:
+        with self._qdrant.writing() as client:
             client.delete(self.collection, _is("version_id", version_id), wait=True)
 
     def delete_document(self, document_id: str) -> None:
         """Deletes the points of all versions of a document."""
-        with self._qdrant.calling() as client:
+        with self._qdrant.writing() as client:
             client.delete(self.collection, _is("document_id", document_id), wait=True)
 
     def version_counts(self) -> dict[str, int]:

@@ -20,7 +20,9 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from qdrant_client import QdrantClient
 
+from ingest.engine import LocalEngine
 from ingest.readers import Reading
 from ingest.run import Ingestor
 from ingest.sandbox import Sandbox
@@ -101,12 +103,12 @@ class RememberingSandbox(Sandbox):
 
 
 class Fault:
-    """Makes the next call of one method of an index fail, as a Qdrant that goes away does."""
+    """Makes the next call of one kind fail, as a Qdrant that goes away does."""
 
-    def __init__(self, index: Any) -> None:
+    def __init__(self, client: QdrantClient) -> None:
         self._armed: str | None = None
-        for name in ("write", "settle", "delete_document"):
-            setattr(index, name, self._failing(name, getattr(index, name)))
+        for name, call in (("write", "upsert"), ("settle", "set_payload"), ("delete_document", "delete")):
+            setattr(client, call, self._failing(name, getattr(client, call)))
 
     def _failing(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def calling(*args: Any, **options: Any) -> Any:
@@ -206,9 +208,13 @@ class Store:
                 patch.setattr(bootstrapping.Database, "migrate", lambda _: None)
             self.container = bootstrapping.bootstrap(self.settings, model_url="http://127.0.0.1:1/v1")
         parts = self.container
-        self.fault = Fault(parts.index)
+        self.fault = Fault(parts.generations._qdrant.client)
         self.ingestor = Ingestor(
-            parts.database, parts.index, parts.embedder, parts.sparse, self.settings, sandbox=workshop.sandbox
+            parts.database,
+            parts.generations,
+            parts.sparse,
+            self.settings,
+            engine=LocalEngine(self.settings.ingest, workshop.sandbox),
         )
         self.runs = IngestRuns(parts.database, self.ingestor)
         self.app = create_app(parts, self.runs)

@@ -18,11 +18,14 @@ from sqlalchemy.orm import Session
 import ingest.publish
 import ingest.removal
 import ingest.repair
+import ingest.writer
+from tandem.generations import Generations
+from tandem.qdrant import Qdrant
 from tandem.vectors import VectorIndex
 
-_MODULES = (ingest.publish, ingest.removal, ingest.repair)
+_MODULES = (ingest.publish, ingest.removal, ingest.repair, ingest.writer)
 # What the index is only asked. A method that is not named here counts as one that writes.
-_READS = {"count", "version_counts", "query", "ping", "close"}
+_READS = {"count", "present", "version_counts", "query", "ping", "close"}
 _WRITING = ("INSERT", "UPDATE", "DELETE", "CREATE", "ALTER", "DROP")
 
 
@@ -47,6 +50,9 @@ class Boundaries:
                 if kind.__module__ == module.__name__:
                     self._wrap_all(kind)
         self._wrap_all(VectorIndex)
+        self._wrap_all(Generations)
+        for name in ("create", "point_alias", "drop"):
+            setattr(Qdrant, name, self._wrapped(f"Qdrant.{name}", getattr(Qdrant, name)))
         event.listen(Session, "before_commit", lambda session: self._arrive("before commit"))
         event.listen(Session, "after_commit", self._committed)
         event.listen(Engine, "before_cursor_execute", self._executing)
@@ -64,7 +70,7 @@ class Boundaries:
                 setattr(kind, name, self._wrapped(f"{kind.__name__}.{name}", method))
 
     def _wrapped(self, label: str, method: Callable[..., Any]) -> Callable[..., Any]:
-        writes = label.startswith("VectorIndex.") and label.split(".")[1] not in _READS
+        writes = label.startswith("Qdrant.") or (label.startswith("VectorIndex.") and label.split(".")[1] not in _READS)
 
         @functools.wraps(method)
         def call(*args: Any, **options: Any) -> Any:

@@ -12,14 +12,16 @@ import numpy as np
 from qdrant_client import QdrantClient
 from sqlalchemy import func, select
 
+from ingest.engine import LocalEngine
 from ingest.run import Ingestor
 from tandem.database import Database
+from tandem.generations import Generations
+from tandem.qdrant import open_qdrant
 from tandem.retriever import Retriever
 from tandem.schemas import Principal
 from tandem.settings import Settings, load_settings
 from tandem.sparse import SparseEncoder
 from tandem.tables import EmbeddingRow, Table
-from tandem.vectors import VectorIndex, open_index
 from tests.crash.calendar import LATER, TODAY, YESTERDAY, undated
 from tests.crash.recording import QUESTION, RecordedEmbedder, RecordedSandbox
 
@@ -76,16 +78,18 @@ class World:
         self.embedder: Any = embedder or RecordedEmbedder(Path(place.recording), place.log)
         self.database = Database(settings.database)
         self.database.migrate()
-        self.index: VectorIndex = open_index(settings, self.embedder.dimension)
-        self.index.ensure()
+        self.qdrant = open_qdrant(settings)
+        generations = Generations(self.database, self.qdrant, self.embedder, {}.__getitem__)
         sparse = SparseEncoder()
         reading = sandbox or RecordedSandbox(Path(place.recording))
-        self.retriever = Retriever(self.database, self.index, self.embedder, sparse, settings.retrieval)
-        self.ingestor = Ingestor(self.database, self.index, self.embedder, sparse, settings, sandbox=reading)
+        self.retriever = Retriever(self.database, generations, sparse, settings.retrieval)
+        self.ingestor = Ingestor(
+            self.database, generations, sparse, settings, engine=LocalEngine(settings.ingest, reading)
+        )
 
     def close(self) -> None:
         self.ingestor.close()
-        self.index.close()
+        self.qdrant.close()
         self.database.close()
 
     def observe(self) -> dict[str, Any]:

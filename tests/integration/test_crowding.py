@@ -7,16 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ingest.engine import LocalEngine
 from ingest.run import Ingestor
 from ingest.sandbox import Sandbox
 from tandem.database import Database
 from tandem.embedder import Embedder
 from tandem.fusion import Ranked, fuse, settled_top
+from tandem.generations import Generations
+from tandem.qdrant import open_qdrant
 from tandem.retriever import Retriever
 from tandem.schemas import Passage, Principal
 from tandem.settings import IngestSettings, load_settings
 from tandem.sparse import SparseEncoder
-from tandem.vectors import open_index
 from tests.access.stores import RememberingEmbedder
 
 ADA = Principal(user="ada", groups=frozenset({"everyone"}))
@@ -40,13 +42,12 @@ def house(tmp_path: Path, embedder: Embedder) -> Iterator[tuple[Ingestor, Retrie
     database = Database(settings.database)
     database.migrate()
     remembering, sparse = RememberingEmbedder(embedder), SparseEncoder()
-    index = open_index(settings, embedder.dimension)
-    index.ensure()
+    generations = Generations(database, open_qdrant(settings), remembering, {}.__getitem__)  # type: ignore[arg-type]
     limits = settings.retrieval.model_copy(update={"candidates": 8})
     with Sandbox(IngestSettings()) as sandbox:
-        ingestor = Ingestor(database, index, remembering, sparse, settings, sandbox=sandbox)  # type: ignore[arg-type]
-        yield ingestor, Retriever(database, index, remembering, sparse, limits)  # type: ignore[arg-type]
-    index.close()
+        ingestor = Ingestor(database, generations, sparse, settings, engine=LocalEngine(settings.ingest, sandbox))
+        yield ingestor, Retriever(database, generations, sparse, limits)
+    generations.close()
     database.close()
 
 

@@ -55,7 +55,7 @@ class House:
     def reopen(self) -> None:
         """As a process that is started afterwards."""
         with contextlib.suppress(Unavailable, sqlite3.Error):
-            self.world.index.close()
+            self.world.qdrant.close()
         self.world.database.close()
         self.world = World(*self._parts)
 
@@ -73,7 +73,7 @@ class House:
         assert self.world.observe() == new
 
     def close(self) -> None:
-        self.world.index.close()
+        self.world.qdrant.close()
         self.world.database.close()
 
 
@@ -252,7 +252,7 @@ def test_the_sqlite_file_is_locked(
 # Qdrant gone
 
 
-@pytest.mark.parametrize("step", ["write", "count", "settle"])
+@pytest.mark.parametrize("step", ["write", "present", "settle"])
 def test_the_qdrant_server_is_gone(
     tmp_path: Path, build: Callable[..., House], monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -262,14 +262,14 @@ def test_the_qdrant_server_is_gone(
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     gone = QdrantClient(url=f"http://127.0.0.1:{port}", timeout=2, check_compatibility=False)
-    real = house.world.index._client
+    real = house.world.qdrant.client
     with monkeypatch.context() as patch:
-        in_the_middle(patch, lambda: setattr(house.world.index, "_client", gone), of=step)
+        in_the_middle(patch, lambda: setattr(house.world.qdrant, "client", gone), of=step)
         with pytest.raises(IndexUnavailable, match=r"does not answer: .*Connection refused.*TANDEM_QDRANT__URL"):
             house.update()
     with pytest.raises(IndexUnavailable):  # an answer without documents would be a wrong one
         house.world.observe()
-    house.world.index._client = real
+    house.world.qdrant.client = real
     gone.close()
     if step != "settle":
         assert house.world.observe() == house.old

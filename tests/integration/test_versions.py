@@ -15,6 +15,7 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import update
 
+from ingest.engine import LocalEngine
 from ingest.report import IngestReport
 from ingest.run import Ingestor
 from ingest.sandbox import Sandbox
@@ -90,8 +91,8 @@ async def house(
     monkeypatch.setattr("tandem.bootstrap.Embedder", lambda *_: embedder)  # loaded once for all tests
     settings = load_settings(data_dir=tmp_path / "data", ingest={"keep_versions": 20, "lock_timeout": 5})
     container = bootstrap(settings, model_url=NOWHERE)
-    parts = (container.database, container.index, container.embedder, container.sparse, settings)
-    ingestor = Ingestor(*parts, sandbox=sandbox)
+    parts = (container.database, container.generations, container.sparse, settings)
+    ingestor = Ingestor(*parts, engine=LocalEngine(settings.ingest, sandbox))
     runs = IngestRuns(container.database, ingestor)
     yield House(settings, container, ingestor, runs, create_app(container, runs))
     await runs.close()
@@ -183,7 +184,7 @@ async def test_retention_drops_what_has_ended_and_nothing_else(
     house.ingestor._publisher.prune(keep, clock.now(UTC).date(), days)
     versions = (await house.get("/v1/documents/meals.md/versions"))["data"]
     assert [version["status"] for version in versions] == ["upcoming", "live", "ended", "ended"][:left]
-    assert sum(house.container.index.version_counts().values()) == left
+    assert sum(house.container.generations.live().index.version_counts().values()) == left
 
 
 # What changed

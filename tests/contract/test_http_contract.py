@@ -497,6 +497,7 @@ async def test_single_user_mode_serves_only_its_own_page(
     build: Callable[..., House], host: str, origin: str | None, method: str, status: int
 ):
     house = build(server={"public_url": "https://tandem.example"})
+    add_versions(house.database, "hr/leave.md", {})
     await house.ask()
     headers = {"Host": host} | ({"Origin": origin} if origin else {})
     async with house.client(**headers) as client:

@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from sqlalchemy import update
 
 from ingest.engine import LocalEngine
+from ingest.publish import Publisher
 from ingest.report import IngestReport
 from ingest.run import Ingestor
 from ingest.sandbox import Sandbox
@@ -108,6 +109,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> type[Clock]:
     return Clock
 
 
+def publisher_of(house: House) -> Publisher:
+    live = house.container.generations.live()
+    return Publisher(house.container.database, house.ingestor._writer(live))
+
+
 def write(root: Path, **files: str) -> Path:
     for name, text in files.items():
         path = root / (name.replace("__", "/") + ".md")
@@ -170,7 +176,7 @@ async def test_a_receipt_keeps_its_passage_and_says_what_became_of_it(
     house.ingest(write(root, meals=meals(50)))
     assert await standing() == (quote, "replaced")
     assert (await house.get("/v1/documents/meals.md"))["text"].endswith("EUR 50 a day.")
-    house.ingestor._publisher.prune(1, clock.now(UTC).date())
+    publisher_of(house).prune(1, clock.now(UTC).date())
     assert await standing() == (quote, "gone")
 
 
@@ -181,7 +187,7 @@ async def test_retention_drops_what_has_ended_and_nothing_else(
     root = tmp_path / "docs"
     for amount, start in ((1, "2026-01-01"), (2, "2026-02-01"), (3, "2026-02-25"), (4, "2026-06-01")):
         house.ingest(write(root, meals=meals(amount, f"effective_from: {start}\n")))
-    house.ingestor._publisher.prune(keep, clock.now(UTC).date(), days)
+    publisher_of(house).prune(keep, clock.now(UTC).date(), days)
     versions = (await house.get("/v1/documents/meals.md/versions"))["data"]
     assert [version["status"] for version in versions] == ["upcoming", "live", "ended", "ended"][:left]
     assert sum(house.container.generations.live().index.version_counts().values()) == left

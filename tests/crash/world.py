@@ -21,7 +21,7 @@ from tandem.retriever import Retriever
 from tandem.schemas import Principal
 from tandem.settings import Settings, load_settings
 from tandem.sparse import SparseEncoder
-from tandem.tables import EmbeddingRow, Table
+from tandem.tables import ChunkRow, EmbeddingRow, Table
 from tests.crash.calendar import LATER, TODAY, YESTERDAY, undated
 from tests.crash.recording import QUESTION, RecordedEmbedder, RecordedSandbox
 
@@ -120,12 +120,14 @@ def dump(place: Place) -> dict[str, list[str]]:
                 columns = [column for column in table.columns if column.name not in _VOLATILE]
                 rows = connection.execute(select(*columns)).mappings()
                 stored[table.name] = sorted(json.dumps({key: _plain(row[key]) for key in row}) for row in rows)
+        joined = select(ChunkRow.id, EmbeddingRow.vector).join(EmbeddingRow, ChunkRow.key == EmbeddingRow.key)
+        embedded = {id: np.frombuffer(vector, dtype="<f4") for id, vector in connection.execute(joined)}
     path = None if place.qdrant_url else str(place.settings.qdrant_path)
     with closing(QdrantClient(url=place.qdrant_url, path=path)) as client:
         for collection in client.get_collections().collections:
             if collection.name.startswith(place.collection):
                 points = client.scroll(collection.name, limit=100_000, with_payload=True, with_vectors=True)[0]
-                stored[collection.name] = sorted(_point(point) for point in points)
+                stored[collection.name] = sorted(_point(point, embedded) for point in points)
         aliases = client.get_aliases().aliases
         stored["aliases"] = sorted(f"{a.alias_name} -> {a.collection_name}" for a in aliases)
     return stored
@@ -138,11 +140,14 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, date | datetime) else value
 
 
-def _point(point: Any) -> str:
+def _point(point: Any, embedded: dict[str, Any]) -> str:
     told = point.payload or {}
     days = {TODAY.toordinal(), TODAY.toordinal() + 1}  # days are stored as their numbers
     payload = {key: value if isinstance(value, list) or value not in days else "today" for key, value in told.items()}
-    dense = np.asarray(point.vector["dense"], dtype=np.float64).round(4).tolist()
+    # Embedded Qdrant makes a vector's length 1 again each time it reads and writes it, so the last digits may differ.
+    wanted = embedded.get(str(point.id))
+    dense = np.asarray(point.vector["dense"], dtype=np.float32)
+    kept = "as embedded" if wanted is not None and np.allclose(dense, wanted, atol=1e-5) else dense.tolist()
     sparse = point.vector["sparse"]
-    vectors = hashlib.sha256(json.dumps([dense, sparse.indices, sparse.values]).encode()).hexdigest()
+    vectors = hashlib.sha256(json.dumps([kept, sparse.indices, sparse.values]).encode()).hexdigest()
     return json.dumps([str(point.id), sorted(payload.items(), key=str), vectors])

@@ -200,7 +200,7 @@ def embedded(place: Place) -> int:
 
 def test_an_update_killed_at_every_step_boundary(scene: Scene, update: Work) -> None:
     wrong = scene.each(lambda number: trial(scene, update, [{"at": number}]), list(update.boundaries))
-    assert wrong == []
+    assert not wrong, "\n".join(wrong)
 
 
 def test_an_update_killed_at_random_moments(scene: Scene, update: Work, kind: str) -> None:

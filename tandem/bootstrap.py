@@ -7,15 +7,16 @@ from tandem.assistant import Assistant
 from tandem.completions import Completions
 from tandem.database import Database
 from tandem.embedder import Embedder
+from tandem.errors import ModelUnavailable
 from tandem.evidence import EvidenceSelector
-from tandem.generations import Generations
+from tandem.generations import Generations, live_recipe
 from tandem.qdrant import open_qdrant
 from tandem.registry import Registry
 from tandem.retriever import Retriever
 from tandem.settings import Settings
 from tandem.sparse import SparseEncoder
 from tandem.style import StyleGuide, load_style
-from tandem.weights import model_dir, models_dir
+from tandem.weights import embedder_name, model_dir, models_dir
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,22 @@ def open_generations(settings: Settings, database: Database) -> Generations:
         ModelUnavailable: The model was not prepared.
         IndexUnavailable: Another process holds the index's folder, or it is broken.
     """
-    embedder = Embedder(model_dir(settings, settings.embedding.model), settings.embedding)
 
-    def other(model_id: str) -> Embedder:
-        return Embedder(models_dir(settings) / model_id, settings.embedding)
+    def open_embedder(model_id: str) -> Embedder:
+        try:
+            return Embedder(models_dir(settings) / model_id, settings.embedding)
+        except ModelUnavailable as exc:
+            name = model_id.rsplit("-", 1)[0]
+            raise ModelUnavailable(
+                f"The index was made by {model_id}, which cannot be opened here: {exc.message} Set "
+                f"TANDEM_EMBEDDING__MODEL={name} and run `tandem models`, or name another model there and ingest, "
+                "which builds the index anew."
+            ) from exc
 
-    return Generations(database, open_qdrant(settings), embedder, other)
+    made_by = live_recipe(database)
+    if settings.embedding.model == "auto" and made_by is not None:
+        # Else two machines that share an index, of which one is quicker in int8, would build it anew in turns.
+        embedder = open_embedder(made_by.model_id)
+    else:
+        embedder = Embedder(model_dir(settings, embedder_name(settings)), settings.embedding)
+    return Generations(database, open_qdrant(settings), embedder, open_embedder)

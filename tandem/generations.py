@@ -81,8 +81,7 @@ class Generations:
 
     def recipe(self) -> Recipe | None:
         """What the live generation was made by, without opening its model."""
-        row = self._row("live")
-        return None if row is None else Recipe(row.model_id, row.splitter)
+        return live_recipe(self._database)
 
     def planned(self, recipe: Recipe) -> Generation:
         """The live generation, or the one that the first ingest would make: for runs that write nothing."""
@@ -186,6 +185,13 @@ class Generations:
 
     def _collection(self, row: GenerationRow) -> str:
         return f"{self._qdrant.alias}-{row.collection}"
+
+
+def live_recipe(database: Database) -> Recipe | None:
+    """What the live generation was made by; None before the first ingest."""
+    with database.session() as session:
+        row = session.scalars(select(GenerationRow).where(GenerationRow.state == "live")).first()
+    return None if row is None else Recipe(row.model_id, row.splitter)
 
 
 def _new_row(recipe: Recipe, state: str) -> GenerationRow:

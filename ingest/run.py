@@ -161,13 +161,18 @@ class Ingestor:
         Raises:
             Busy, Unavailable: As for `ingest`; the live generation goes on answering.
         """
-        if self._generations.recipe() == self._wanted:
+        if not self.outdated:
             return None
         told = on_progress or _silent
         build = Reindex(self._database, self._generations, self._wanted, self._turn, told)
         report = build.run(lambda generation: self._writer(generation, told))
         self._audit(user, "reindex", report.generation, report.model_dump(mode="json"))
         return report
+
+    @property
+    def outdated(self) -> bool:
+        """Whether the settings ask for another embedding model or splitter than the index was made by."""
+        return self._generations.recipe() not in (None, self._wanted)
 
     def close(self) -> None:
         """Ends the parsing process."""

@@ -130,6 +130,9 @@ class Embedded:
         stack.callback(ingestor.close)
         runs = IngestRuns(container.database, ingestor)
         stack.push_async_callback(runs.close)
+        if await asyncio.to_thread(lambda: ingestor.outdated):
+            self._say("The index was made by other settings: it is being built anew, and answers meanwhile ...")
+            runs.start([], OPERATOR.user)
         trainer = Trainer(settings, container.database)
         app = create_app(container, ingestion=runs)
         tasks = [asyncio.create_task(trainer.run(), name="trainer")]

@@ -22,7 +22,9 @@ class RunRequest(Body):
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"paths": ["/srv/policies"], "dry_run": True}]}
     )
-    paths: list[str] = Field(min_length=1, max_length=100)
+    paths: list[str] = Field(
+        max_length=100, description="Folders and files; none at all only builds the index anew where it must be."
+    )
     dry_run: bool = Field(False, strict=True, description="Only say what would change.")
     groups: list[str] | None = Field(None, max_length=100, description="Groups of documents that name none.")
     wait: bool = Field(False, strict=True, description="Answer when the run has ended, with its report.")
@@ -48,7 +50,7 @@ def ingest_router(log: RunLog, ingestion: IngestRuns | None, *, server_paths: bo
     @router.post("", status_code=202, responses={200: {"model": Run, "description": "The run has ended (wait=true)"}})
     async def start(body: RunRequest, principal: Admin, response: Response) -> Run:
         """Starts a run in the background. One runs at a time: the next is refused with 429 until it has ended."""
-        if not server_paths:
+        if body.paths and not server_paths:
             raise Forbidden("This server takes no paths (TANDEM_INGEST__SERVER_PATHS=false): upload documents.")
         if ingestion is None:
             raise Unavailable("This process does not ingest: send this to the ingest service.")

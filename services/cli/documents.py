@@ -9,8 +9,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from services.cli.ingest import held
-from services.cli.options import AsJson, DataDir, Target, out, show, target
+from services.cli.ingest import held, print_report, progress_bar, run_remotely
+from services.cli.options import AsJson, DataDir, Target, err, out, show, target
 from tandem.schemas import OPERATOR
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def register(app: typer.Typer) -> None:
     documents.command("versions")(versions)
     documents.command("diff")(diff)
     documents.command("delete")(delete)
+    documents.command("reindex")(reindex)
     app.add_typer(documents, name="documents")
 
 
@@ -200,3 +201,17 @@ def _interval(row: dict[str, Any]) -> str:
     if first and last:
         return f"{first} to {last}"
     return f"from {first}" if first else f"until {last}" if last else "always"
+
+
+def reindex(data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """Build the index anew beside the live one, if the settings ask for another embedding model or splitter."""
+    place = target(data_dir)
+    with progress_bar(visible=not as_json and err.is_terminal) as on_progress:
+        if place.server:
+            report = run_remotely(place.server, [], on_progress)
+        else:
+            from services.cli.local import Local
+
+            with Local(place.settings) as local:
+                report = local.ingestor.ingest([], on_progress=on_progress).model_dump(mode="json")
+    show(report, as_json, print_report)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +28,9 @@ def ingest(
     groups: Annotated[
         str | None, typer.Option(help="Groups of documents that name none, separated by commas, such as everyone.")
     ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="Where documents are read, split and embedded: local or ray (a cluster).")
+    ] = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
@@ -36,13 +40,13 @@ def ingest(
     # A server takes no paths through links; here the person who names one may go through it.
     absolute = [path.expanduser().resolve() for path in paths]
     names = tuple(name.strip() for name in groups.split(",") if name.strip()) if groups is not None else None
-    place = target(data_dir)
+    place = _with_engine(target(data_dir), engine)
     if watch:
         _watch(place, absolute, names, as_json)
         return
     with progress_bar(visible=not as_json and err.is_terminal) as on_progress:
         if place.server:
-            report = _ingest_remotely(place.server, absolute, dry_run, names, on_progress)
+            report = run_remotely(place.server, absolute, on_progress, dry_run=dry_run, groups=names)
         else:
             from services.cli.local import Local
 
@@ -55,12 +59,27 @@ def ingest(
         raise typer.Exit(1)
 
 
-def _ingest_remotely(
+def _with_engine(place: Target, engine: str | None) -> Target:
+    if engine is None:
+        return place
+    if engine not in ("local", "ray"):
+        raise InputError(f"There is no engine {engine!r}: name local or ray.")
+    if place.server:
+        raise InputError(
+            "A server holds this data directory and ingests by its own engine: start it with TANDEM_INGEST__ENGINE="
+            f"{engine}, or leave --engine out."
+        )
+    chosen = place.settings.ingest.model_copy(update={"engine": engine})
+    return replace(place, settings=place.settings.model_copy(update={"ingest": chosen}))
+
+
+def run_remotely(
     server: Server,
     paths: list[Path],
-    dry_run: bool,
-    groups: tuple[str, ...] | None,
     on_progress: "Callable[[Step], None] | None",
+    *,
+    dry_run: bool = False,
+    groups: tuple[str, ...] | None = None,
 ) -> dict[str, Any]:
     """Starts a run on the server and follows its events."""
     from ingest.report import Progress as Step

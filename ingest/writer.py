@@ -65,13 +65,18 @@ class Writer:
             done += len(batch)
         return len(missing)
 
-    def write(self, document_id: str, title: str, rows: Sequence[ChunkRow]) -> None:
-        """Writes the points of chunks whose embeddings are there, invisible."""
-        for batch in batched(rows, BATCH):
+    def write(self, versions: Iterable[tuple[str, str, Sequence[ChunkRow]]]) -> None:
+        """Writes the points of versions whose embeddings are there, invisible.
+
+        Args:
+            versions: Of each its document's id, its title and its chunks.
+        """
+        each = ((document_id, title, row) for document_id, title, rows in versions for row in rows)
+        for batch in batched(each, BATCH):
             with self._database.session() as session:
                 found = session.execute(
                     select(EmbeddingRow.key, EmbeddingRow.vector).where(
-                        EmbeddingRow.key.in_({row.key for row in batch})
+                        EmbeddingRow.key.in_({row.key for _, _, row in batch})
                     )
                 )
                 vectors = {key: np.frombuffer(vector, dtype="<f4") for key, vector in found}
@@ -84,7 +89,7 @@ class Writer:
                         dense=vectors[row.key],
                         sparse=self._sparse.encode_document(_keywords(title, row)),
                     )
-                    for row in batch
+                    for document_id, title, row in batch
                 ]
             )
 

@@ -109,7 +109,7 @@ class Publisher:
 
     def write(self, changes: Sequence[Change]) -> None:
         """Writes the points, invisible."""
-        self._writer.write(
+        self._writer.write_all(
             (
                 change.document.id,
                 change.document.metadata.title,
@@ -173,7 +173,7 @@ class Publisher:
             ).all()
         self._writer.embed(chunks)
         self._index.delete_version(row.id)
-        self._writer.write([(row.document_id, row.title, chunks)])
+        self._writer.write(row.document_id, row.title, chunks)
 
     def touch(self, source_hashes: dict[str, str]) -> None:
         """Notes the new hash, and the reader, of versions whose files changed without changing what they say."""

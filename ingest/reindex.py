@@ -102,7 +102,7 @@ class Reindex:
             self._embedded += writer.embed(chunks)
             self._chunks += len(chunks)
             rows = [ChunkRow(**values) for values in chunk_values(recipe.id, version.id, chunks)]
-            writer.write([(version.document_id, version.title, rows)])
+            writer.write(version.document_id, version.title, rows)
             # Last, so that a version with rows has its points.
             with self._database.session() as session:
                 session.add_all(rows)

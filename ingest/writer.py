@@ -65,8 +65,12 @@ class Writer:
             done += len(batch)
         return len(missing)
 
-    def write(self, versions: Iterable[tuple[str, str, Sequence[ChunkRow]]]) -> None:
-        """Writes the points of versions whose embeddings are there, invisible.
+    def write(self, document_id: str, title: str, rows: Sequence[ChunkRow]) -> None:
+        """Writes the points of a version whose embeddings are there, invisible."""
+        self.write_all([(document_id, title, rows)])
+
+    def write_all(self, versions: Iterable[tuple[str, str, Sequence[ChunkRow]]]) -> None:
+        """Writes the points of several versions at once, as small documents would otherwise make many small writes.
 
         Args:
             versions: Of each its document's id, its title and its chunks.

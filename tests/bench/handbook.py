@@ -19,9 +19,9 @@ _DEEDS = (
     "withdraws, renews"
 ).split(", ")
 _THINGS = (
-    "the mileage log, the visitor list, the overtime sheet, the key register, the first-aid record, the tool inventory, "
-    "the cold-store reading, the contractor permit, the leave balance, the parking voucher, the meter report, "
-    "the induction checklist, the hotel invoice, the waste ticket"
+    "the mileage log, the visitor list, the overtime sheet, the key register, the first-aid record, "
+    "the tool inventory, the cold-store reading, the contractor permit, the leave balance, the parking voucher, "
+    "the meter report, the induction checklist, the hotel invoice, the waste ticket"
 ).split(", ")
 _OCCASIONS = (
     "a delivery at the north gate, the quarterly stock-take, an unplanned absence, a change of supplier, a fire drill, "
@@ -176,6 +176,6 @@ def _section(draw: random.Random, document: int, number: int) -> str:
 
 def _sentence(draw: random.Random) -> str:
     return (
-        f"After {draw.choice(_OCCASIONS)} the {draw.choice(_ROLES)} {draw.choice(_DEEDS)} {draw.choice(_THINGS)} number "
-        f"{draw.randint(100, 99_999)} within {draw.randint(2, 90)} hours {draw.choice(_TAILS)}."
+        f"After {draw.choice(_OCCASIONS)} the {draw.choice(_ROLES)} {draw.choice(_DEEDS)} {draw.choice(_THINGS)} "
+        f"number {draw.randint(100, 99_999)} within {draw.randint(2, 90)} hours {draw.choice(_TAILS)}."
     )

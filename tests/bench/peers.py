@@ -1,7 +1,8 @@
 """LlamaIndex's `IngestionPipeline` and LangChain's `index()` over the same files, with the same embedder.
 
 Both keep what they store in memory, which costs them no disk; Tandem writes to its folder as always. Front matter goes
-into the metadata, as their readers of Markdown do it, and is kept out of what is embedded. Chunks are about as long as Tandem's.
+into the metadata, where it belongs with both, and is kept out of what is embedded. Chunks are about as long as
+Tandem's, without overlap.
 """
 
 import importlib.util

@@ -30,7 +30,7 @@ check: $(VENV)/.ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.ready
+bench: $(VENV)/.ready-bench
 	$(BIN)/python -m pytest tests/bench -s
 
 models: $(VENV)/.ready
@@ -54,6 +54,11 @@ $(VENV)/.ready: requirements.lock requirements-models.lock pyproject.toml
 # The tests also run what is an extra otherwise.
 $(VENV)/.ready-test: $(VENV)/.ready requirements-test.lock
 	@$(BIN)/pip install --quiet --quiet --disable-pip-version-check --no-deps -r requirements-test.lock
+	@touch $@
+
+# The benchmarks stand beside what others use.
+$(VENV)/.ready-bench: $(VENV)/.ready requirements-bench.lock
+	@$(BIN)/pip install --quiet --quiet --disable-pip-version-check --no-deps -r requirements-bench.lock
 	@touch $@
 
 clean:

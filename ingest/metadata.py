@@ -157,13 +157,8 @@ def _read_fields(path: Path, allowed: frozenset[str]) -> Declared:
     return _fields(text, repr(path.name), allowed)
 
 
-class _PlainLoader(yaml.SafeLoader):
-    """Safe YAML without aliases (a few of them can expand to gigabytes) and without repeated keys."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.events.AliasEvent):
-            raise yaml.YAMLError("it uses an alias (*name), which metadata may not")
-        return super().compose_node(parent, index)
+class _PlainLoader(yaml.CSafeLoader):
+    """Safe YAML without repeated keys."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value]
@@ -177,7 +172,10 @@ def _fields(text: str, where: str, allowed: frozenset[str]) -> Declared:
     if len(text) > _MAX_YAML_CHARS:
         raise DocumentError("metadata", f"{_start(where)} is larger than 64 KiB. Metadata are a few lines; shorten it.")
     try:
-        # Subclass of SafeLoader: constructs plain values only.
+        # A few aliases can expand to gigabytes.
+        if any(isinstance(event, yaml.events.AliasEvent) for event in yaml.parse(text, Loader=yaml.CSafeLoader)):
+            raise yaml.YAMLError("it uses an alias (*name), which metadata may not")
+        # Subclass of CSafeLoader: constructs plain values only.
         found = yaml.load(text, Loader=_PlainLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as exc:
         problem = str(getattr(exc, "problem", None) or exc).splitlines()[0]

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from itertools import groupby
+from typing import Any
 
-from sqlalchemy import delete, exists, select, update
+from sqlalchemy import delete, exists, insert, select, update
 from sqlalchemy.orm import Session
 
 from ingest.blocks import pack
@@ -103,18 +104,25 @@ class Publisher:
                     session.add(DocumentRow(id=document.id, root=change.root, created_at=now))
                     session.flush()
                 session.add(_version_row(change, now))
-                session.flush()
-                session.add_all(self._rows(change))
+            session.flush()
+            for change in changes:
+                session.execute(insert(ChunkRow), self._values(change))
 
     def write(self, changes: Sequence[Change]) -> None:
         """Writes the points, invisible."""
-        for change in changes:
-            self._writer.write(change.document.id, change.document.metadata.title, self._rows(change))
+        self._writer.write_all(
+            (
+                change.document.id,
+                change.document.metadata.title,
+                [ChunkRow(**values) for values in self._values(change)],
+            )
+            for change in changes
+        )
 
     def verify(self, changes: Sequence[Change]) -> None:
         """Counts the points: an upsert is not atomic, and a version with holes must not be shown."""
         for change in changes:
-            found = self._index.present([row.id for row in self._rows(change)])
+            found = self._index.present([values["id"] for values in self._values(change)])
             if found != len(change.chunks):
                 raise IndexUnavailable(
                     f"The vector index holds {found} of {len(change.chunks)} passages of {change.document.id!r} after "
@@ -143,12 +151,17 @@ class Publisher:
     def settle(self, rows: Sequence[VersionRow]) -> None:
         """Makes the index say what the database says of these versions, then notes that it does."""
         chunk_ids = self._writer.chunk_ids(row.id for row in rows)
+        shown: dict[tuple[date | None, date | None, tuple[str, ...]], list[str]] = {}
+        gone: list[str] = []
         for row in rows:
-            ids = chunk_ids.get(row.id, [])
-            if row.state == "published":
-                self._index.settle(ids, live_from=row.live_from, live_until=row.live_until, groups=row.groups)
-            else:
-                self._index.delete(ids)
+            published = row.state == "published"
+            alike = (
+                shown.setdefault((row.live_from, row.live_until, tuple(row.groups or ())), []) if published else gone
+            )
+            alike.extend(chunk_ids.get(row.id, ()))
+        for (live_from, live_until, groups), ids in shown.items():  # one call for all that say the same
+            self._index.settle(ids, live_from=live_from, live_until=live_until, groups=groups)
+        self._index.delete(gone)
         for batch in batched([row.id for row in rows], BATCH):
             with self._database.session() as session:
                 session.execute(update(VersionRow).where(VersionRow.id.in_(batch)).values(indexed=True))
@@ -216,25 +229,25 @@ class Publisher:
             used = exists().where(ChunkRow.key == EmbeddingRow.key)
             session.execute(delete(EmbeddingRow).where(~used))
 
-    def _rows(self, change: Change) -> list[ChunkRow]:
-        return chunk_rows(self._generation, change.version_id, change.chunks)
+    def _values(self, change: Change) -> list[dict[str, Any]]:
+        return chunk_values(self._generation, change.version_id, change.chunks)
 
 
-def chunk_rows(generation_id: str, version_id: str, chunks: Sequence[Chunk]) -> list[ChunkRow]:
-    """The rows of a version's chunks in a generation. Their ids follow from what they are."""
+def chunk_values(generation_id: str, version_id: str, chunks: Sequence[Chunk]) -> list[dict[str, Any]]:
+    """The rows of a version's chunks in a generation, column by column. Their ids follow from what they are."""
     return [
-        ChunkRow(
-            id=str(uuid.uuid5(_NAMESPACE, f"{generation_id}\x00{version_id}\x00{chunk.ordinal}\x00{chunk.key}")),
-            generation_id=generation_id,
-            version_id=version_id,
-            ordinal=chunk.ordinal,
-            key=chunk.key,
-            text=chunk.text,
-            heading=chunk.heading,
-            page=chunk.page,
-            start=chunk.start,
-            end=chunk.end,
-        )
+        {
+            "id": str(uuid.uuid5(_NAMESPACE, f"{generation_id}\x00{version_id}\x00{chunk.ordinal}\x00{chunk.key}")),
+            "generation_id": generation_id,
+            "version_id": version_id,
+            "ordinal": chunk.ordinal,
+            "key": chunk.key,
+            "text": chunk.text,
+            "heading": chunk.heading,
+            "page": chunk.page,
+            "start": chunk.start,
+            "end": chunk.end,
+        }
         for chunk in chunks
     ]
 

@@ -14,7 +14,7 @@ from sqlalchemy.orm import undefer
 
 from ingest.blocks import unpack
 from ingest.progress import OnProgress
-from ingest.publish import chunk_rows
+from ingest.publish import chunk_values
 from ingest.report import Progress, ReindexReport
 from ingest.splitter import sizes, split
 from ingest.writer import Writer
@@ -102,7 +102,7 @@ class Reindex:
             chunks = split(version.text, blocks, sizes(recipe.splitter), recipe.model_id)
             self._embedded += writer.embed(chunks)
             self._chunks += len(chunks)
-            rows = chunk_rows(recipe.id, version.id, chunks)
+            rows = [ChunkRow(**values) for values in chunk_values(recipe.id, version.id, chunks)]
             writer.write(version.document_id, version.title, rows)
             # Last, so that a version with rows has its points.
             with self._database.session() as session:

@@ -109,8 +109,7 @@ class Remover:
     def erase(self, document_ids: Sequence[str]) -> None:
         """Deletes vectors, receipts that quote the documents, style candidates made from them, and their rows."""
         for index in self._generations.indexes():
-            for document_id in document_ids:
-                index.delete_document(document_id)
+            index.delete_documents(document_ids)
         with self._database.session() as session:
             answers = _answers_about(session, set(document_ids))
             candidates = _candidates_about(session, set(document_ids))

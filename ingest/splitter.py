@@ -20,12 +20,13 @@ from tandem.schemas import Block, Chunk
 from tandem.settings import SplitterSettings
 
 # Raised whenever the same blocks begin to give other chunks: documents are then split, and embedded, again.
-SPLITTER_VERSION = "1"
+SPLITTER_VERSION = "2"
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"'”’)\]]*\s+(?=[\"'“‘(\[]?[A-Z0-9À-Þ])")
 _ABBREVIATION = re.compile(
     r"\b(?:e\.g|i\.e|etc|vs|cf|nos?|art|sec|mrs?|ms|dr|st|inc|ltd|corp?|approx|fig|pp?|[A-Z])\.$", re.IGNORECASE
 )
 _WIDE = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]")
+_RUN_WORDS = 3
 # A "word" longer than this is no word: encoded data, or a script that does not part words.
 _MAX_WORD_CHARS = 400
 
@@ -120,12 +121,22 @@ def _units(text: str, section: Sequence[Block], max_words: int) -> Iterator[_Uni
                 start=start,
                 end=end,
                 weight=weigh(piece),
-                digest=int.from_bytes(hashlib.blake2b(piece.encode(), digest_size=8).digest(), "big"),
+                digest=_digest(piece),
                 glued=introduced if n == 0 else (block.kind == "table" and n == 1),
                 header=header if row else "",
                 page=block.page,
             )
         introduced = block.text.rstrip().endswith(":")
+
+
+def _digest(text: str) -> int:
+    """The smallest hash of three words in a row: a word changed here or there mostly leaves it as it was.
+
+    With a hash of the whole unit each edit would move the boundaries around it, and more than the edit be embedded.
+    """
+    words = text.split()
+    runs = (" ".join(words[n : n + _RUN_WORDS]) for n in range(max(1, len(words) - _RUN_WORDS + 1)))
+    return min(int.from_bytes(hashlib.blake2b(run.encode(), digest_size=8).digest(), "big") for run in runs)
 
 
 def _spans(block: Block, max_words: int) -> Iterator[tuple[int, int]]:

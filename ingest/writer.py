@@ -67,12 +67,21 @@ class Writer:
         return len(missing)
 
     def write(self, document_id: str, title: str, rows: Sequence[ChunkRow]) -> None:
-        """Writes the points of chunks whose embeddings are there, invisible."""
-        for batch in batched(rows, BATCH):
+        """Writes the points of a version whose embeddings are there, invisible."""
+        self.write_all([(document_id, title, rows)])
+
+    def write_all(self, versions: Iterable[tuple[str, str, Sequence[ChunkRow]]]) -> None:
+        """Writes the points of several versions at once, as small documents would otherwise make many small writes.
+
+        Args:
+            versions: Of each its document's id, its title and its chunks.
+        """
+        each = ((document_id, title, row) for document_id, title, rows in versions for row in rows)
+        for batch in batched(each, BATCH):
             with self._database.session() as session:
                 found = session.execute(
                     select(EmbeddingRow.key, EmbeddingRow.vector).where(
-                        EmbeddingRow.key.in_({row.key for row in batch})
+                        EmbeddingRow.key.in_({row.key for _, _, row in batch})
                     )
                 )
                 vectors = {key: np.frombuffer(vector, dtype="<f4") for key, vector in found}
@@ -85,7 +94,7 @@ class Writer:
                         dense=vectors[row.key],
                         sparse=self._sparse.encode_document(_keywords(title, row)),
                     )
-                    for row in batch
+                    for document_id, title, row in batch
                 ]
             )
 

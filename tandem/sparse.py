@@ -159,10 +159,15 @@ def _idf(probability: float) -> float:
     return math.log(1.0 + (1.0 - share) / share)
 
 
+@functools.lru_cache(maxsize=65_536)
+def _index(term: str) -> int:
+    return int.from_bytes(hashlib.blake2b(term.encode(), digest_size=4).digest(), "big")
+
+
 def _vector(weights: Iterable[tuple[str, float]]) -> SparseVector:
     merged: dict[int, float] = {}
     for term, weight in weights:
-        index = int.from_bytes(hashlib.blake2b(term.encode(), digest_size=4).digest(), "big")
+        index = _index(term)
         merged[index] = merged.get(index, 0.0) + weight
     ordered = sorted(merged.items())
     return SparseVector(tuple(index for index, _ in ordered), tuple(weight for _, weight in ordered))

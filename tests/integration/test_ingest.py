@@ -162,6 +162,42 @@ def test_an_edited_paragraph_embeds_one_chunk(house: House, tmp_path: Path) -> N
     assert house.count(EmbeddingRow) == 41  # the old version keeps its text, for as_of and receipts
 
 
+def section(number: int) -> str:
+    """A section of several passages."""
+    rules = "\n\n".join(
+        f"Rule {number}.{n}: whoever travels on day {n * 31 + number} pays EUR {n * 7 + number} to desk {n * number}, "
+        f"keeps receipt {n * 1013 + number}, and asks office {n * 17 + number} before the end of week {n + number} "
+        f"whether the sum of EUR {n * 89 + number} has been noted in ledger {n * 53 + number} of that year."
+        for n in range(1, 13)
+    )
+    return f"## Section {number}\n\n{rules}\n\n"
+
+
+def manual(*numbers: int) -> str:
+    return "# Manual\n\n" + "".join(map(section, numbers))
+
+
+def test_only_new_text_is_embedded_wherever_it_stands(house: House, tmp_path: Path) -> None:
+    root = write(tmp_path / "docs", one=manual(*range(1, 9)), two=manual(*range(11, 15)))
+    full = house.ingest(root).chunks_embedded
+    assert full >= 40
+
+    def embedded(**files: str) -> int:
+        return house.ingest(write(root, **files)).chunks_embedded
+
+    assert embedded(one=manual(1, 2, 4, 5, 6, 7, 8, 3)) == 0  # moved within
+    assert embedded(one=manual(1, 2, 4, 5, 6, 8, 3), two=manual(11, 7, 12, 13, 14)) == 0  # moved across
+    assert embedded(two=f"---\nowner: the office\n---\n{manual(11, 7, 12, 13, 14)}") == 0
+    head = manual(1, 2, 4, 5, 6, 8, 3).replace("# Manual\n", "# Manual\n\nIt was read again in spring.\n", 1)
+    assert embedded(one=head) == 1
+    inside = head.replace("## Section 1\n", "## Section 1\n\nWhoever is new here reads this first.\n", 1)
+    assert embedded(one=inside) <= 2
+    edited = inside
+    for number in (1, 2, 4, 5, 6, 8):  # one paragraph in each of six sections
+        edited = edited.replace(f"Rule {number}.5: whoever travels", f"Rule {number}.5: whoever ever travels", 1)
+    assert embedded(one=edited) <= 7
+
+
 def test_a_dry_run_says_what_would_happen_and_does_nothing(house: House, tmp_path: Path) -> None:
     root = write(tmp_path / "docs", a=policy(1), b=policy(2))
     house.ingest(root)

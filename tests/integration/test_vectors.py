@@ -132,7 +132,7 @@ def test_deleting_a_version_and_a_document(index: VectorIndex):
     assert index.version_counts() == {"v1": 3, "v2": 3, "v3": 3}
     index.delete_version("v1")
     assert set(index.version_counts()) == {"v2", "v3"}
-    index.delete_document("d1")
+    index.delete_documents(["d1"])
     assert set(index.version_counts()) == {"v3"}
     assert set(ids(index, ADMIN)) == {point.id for point in make_points(3, version="v3", document="d2")}
 

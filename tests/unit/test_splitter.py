@@ -86,6 +86,16 @@ def test_an_edited_paragraph_costs_few_chunks(seed: int) -> None:
     assert 1 <= len(after - before) <= 4
 
 
+def test_a_word_changed_in_each_of_many_sections_costs_hardly_more_than_a_chunk_each() -> None:
+    sections = [(f"Section {n}", long_section(n, 30)) for n in range(60)]
+    before = keys(draft(sections))
+    for _, paragraphs in sections:
+        words = paragraphs[15].split()
+        words[len(words) // 2] = "changed"
+        paragraphs[15] = " ".join(words)
+    assert len(keys(draft(sections)) - before) <= 1.1 * len(sections)
+
+
 def test_a_section_that_moves_keeps_its_keys() -> None:
     a, b = long_section(1, 10), long_section(2, 10)
     assert keys(draft([("A", a), ("B", b)])) == keys(draft([("B", b), ("A", a)]))

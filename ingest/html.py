@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from bs4 import BeautifulSoup
 from bs4.element import Comment, NavigableString, PageElement, PreformattedString, Tag
@@ -10,7 +10,7 @@ from bs4.element import Comment, NavigableString, PageElement, PreformattedStrin
 from ingest.cleaning import clean
 from ingest.markup import check_markup
 from ingest.readers import Draft, FormatReader
-from ingest.visibility import Hidden, remove_hidden
+from ingest.visibility import Removed, remove_hidden
 from tandem.errors import DocumentError
 
 _UNSEEN = frozenset(
@@ -145,9 +145,11 @@ def tell_hidden(draft: Draft, html: str) -> BeautifulSoup:
     return soup
 
 
-def _tell(draft: Draft, hidden: Sequence[Hidden], root: Tag) -> None:
+def _tell(draft: Draft, hidden: Removed, root: Tag) -> None:
     """Tells of what was hidden in the text itself; what is hidden in a menu would not have been read anyway."""
-    for passage in hidden:
+    if hidden.cut_short:
+        draft.warn("its style sheets are too long to be looked through, so hidden text may have stayed in it.")
+    for passage in hidden.passages:
         around = [passage.parent, *passage.parent.parents]
         names = {tag.name for tag in around}
         if any(tag is root for tag in around) and not names & (_UNSEEN | _FURNITURE):

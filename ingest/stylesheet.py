@@ -22,7 +22,7 @@ _DECIDING = frozenset(
 _MEDIA = frozenset(["", "all", "screen", "only screen", "all, screen", "screen, print", "print, screen"])
 _MAX_DEPTH = 10
 _MAX_CSS = 3_000_000
-# Beyond so many tries, no page of text but an attack on the reader: the rules that are left are not looked at.
+# Beyond so many tries, no page of text but an attack on the reader: the rules left are not looked at, and it is said.
 _MAX_MATCHES = 120_000
 _Weight = tuple[bool, bool, tuple[int, int, int], int]
 Declarations = dict[str, str]
@@ -39,11 +39,17 @@ class _Rule:
 
 
 class Styles:
-    """What each element of a page is told by its style sheets and its own `style`, as far as it decides on sight."""
+    """What each element of a page is told by its style sheets and its own `style`, as far as it decides on sight.
+
+    Attributes:
+        cut_short: The sheets hold more rules than are looked at.
+    """
 
     def __init__(self, soup: BeautifulSoup) -> None:
         self._found: dict[int, dict[str, tuple[_Weight, str]]] = defaultdict(dict)
-        rules = [rule for sheet in soup.find_all("style") for rule in _sheet_rules(sheet)]
+        sheets = soup.find_all("style")
+        self.cut_short = any(len(sheet.string or "") > _MAX_CSS for sheet in sheets)
+        rules = [rule for sheet in sheets for rule in _sheet_rules(sheet)]
         if rules:
             self._match(soup, rules)
 
@@ -70,6 +76,7 @@ class Styles:
         for n, rule in enumerate(rules):
             candidates = index.get(rule.key, [])
             left -= len(candidates)
+            self.cut_short = self.cut_short or left < 0
             if not candidates or left < 0:
                 continue
             with contextlib.suppress(soupsieve.SelectorSyntaxError, ValueError, RecursionError):

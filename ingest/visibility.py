@@ -50,12 +50,21 @@ class _Look:
     visible: bool = True
 
 
-def remove_hidden(soup: BeautifulSoup) -> list[Hidden]:
-    """Takes all hidden text and elements out of `soup`.
+@dataclass(frozen=True)
+class Removed:
+    """What was taken out of a page.
 
-    Returns:
-        What was hidden suspiciously, in order.
+    Attributes:
+        passages: What was hidden suspiciously, in order.
+        cut_short: The style sheets hold more than is looked at, so hidden text may have stayed.
     """
+
+    passages: list[Hidden]
+    cut_short: bool
+
+
+def remove_hidden(soup: BeautifulSoup) -> Removed:
+    """Takes all hidden text and elements out of `soup`."""
     styles = Styles(soup)
     foreign = soup.find("link", rel="stylesheet", href=True) is not None
     found: list[Hidden] = []
@@ -79,7 +88,7 @@ def remove_hidden(soup: BeautifulSoup) -> list[Hidden]:
                     found.extend([Hidden(why, child.strip(), element)] if why else [])
                     child.replace_with(" ")
         stack.extend(reversed(children))
-    return found
+    return Removed(found, styles.cut_short)
 
 
 def _gone(element: Tag, told: Declarations, look: _Look) -> str | None:

@@ -78,7 +78,11 @@ class Database:
                 connection.exec_driver_sql("PRAGMA journal_mode=WAL")
                 connection.rollback()
             with connection.begin():
-                if not self._sqlite:
+                if self._sqlite:
+                    # The driver begins a transaction with the first row that changes, not with a table that is made: a
+                    # kill would leave half of the tables.
+                    connection.exec_driver_sql("BEGIN IMMEDIATE")
+                else:
                     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
                 config.attributes["connection"] = connection
                 self._upgrade(config, connection)

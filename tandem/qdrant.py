@@ -144,8 +144,8 @@ class Qdrant:
         """The embedded engine's own connection, which it has no name for: the setting holds for a connection only."""
         if self._folder is None:
             return None
-        held: Any = self.client._client
-        connection: sqlite3.Connection = held.collections[collection].storage.storage
+        held: Any = getattr(self.client._client, "collections", {}).get(collection)
+        connection: sqlite3.Connection | None = None if held is None else held.storage.storage
         return connection
 
     @contextlib.contextmanager

@@ -91,13 +91,13 @@ def build(tmp_path: Path, embedder: Embedder, sandbox: Sandbox) -> Iterator[Call
 
 
 def in_the_middle(monkeypatch: pytest.MonkeyPatch, fault: Fault, *, of: str = "write") -> None:
-    """Has the fault happen before the second call of a method of the index."""
+    """Has the fault happen before the first call of a method of the index: what is to be published stands staged."""
     real = getattr(VectorIndex, of)
     calls: list[str] = []
 
     def method(*arguments: Any, **options: Any) -> Any:
         calls.append(of)
-        if len(calls) == 2:
+        if len(calls) == 1:
             fault()
         return real(*arguments, **options)
 

@@ -599,3 +599,13 @@ def test_cells_of_one_row_at_different_heights_stay_one_row() -> None:
     assert [b.text for b in found.blocks if b.kind == "table"] == [
         "Ranges | Span | Error\nSalt | 0 to 200 grams | 1 percent"
     ]
+
+
+def test_style_sheets_too_long_to_look_through_are_told() -> None:
+    rules = "".join(
+        f".a{n} p {{ color: red }} p.b{n} {{ color: blue }} p {{ margin: {n}px; color: green }}" for n in range(900)
+    )
+    page = f"<style>{rules}</style>" + "<p>The rule is five days a year.</p>" * 200
+    reading = reader_for("page.html").read("page.html", page.encode())
+    assert any("style sheets" in warning for warning in reading.warnings)
+    assert not reader_for("page.html").read("page.html", b"<style>p{color:red}</style><p>Five days.</p>").warnings

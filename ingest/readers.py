@@ -16,9 +16,9 @@ from typing import Any, Literal
 from llama_index.core.readers.base import BaseReader
 from llama_index.core.schema import Document
 
-from ingest.cleaning import clean, unreadable_share
-from ingest.hidden import HiddenText
-from ingest.limits import Limits
+from ingest.formats.cleaning import clean, unreadable_share
+from ingest.formats.hidden import HiddenText
+from ingest.formats.limits import Limits
 from tandem.errors import DocumentError
 from tandem.schemas import Block, Value
 
@@ -284,19 +284,19 @@ class Format:
 
 
 FORMATS: dict[str, Format] = {
-    ".md": Format("ingest.markdown", "MarkdownReader"),
-    ".markdown": Format("ingest.markdown", "MarkdownReader"),
-    ".html": Format("ingest.html", "HtmlReader"),
-    ".htm": Format("ingest.html", "HtmlReader"),
-    ".xhtml": Format("ingest.html", "HtmlReader"),
+    ".md": Format("ingest.formats.markdown", "MarkdownReader"),
+    ".markdown": Format("ingest.formats.markdown", "MarkdownReader"),
+    ".html": Format("ingest.formats.html", "HtmlReader"),
+    ".htm": Format("ingest.formats.html", "HtmlReader"),
+    ".xhtml": Format("ingest.formats.html", "HtmlReader"),
     ".txt": Format("ingest.readers", "TextReader"),
     ".text": Format("ingest.readers", "TextReader"),
-    ".pdf": Format("ingest.pdf", "PdfReader"),
-    ".docx": Format("ingest.docx", "DocxReader"),
-    ".pptx": Format("ingest.pptx", "PptxReader"),
-    ".xlsx": Format("ingest.xlsx", "XlsxReader"),
-    ".odt": Format("ingest.odt", "OdtReader"),
-    ".eml": Format("ingest.eml", "EmlReader"),
+    ".pdf": Format("ingest.formats.pdf", "PdfReader"),
+    ".docx": Format("ingest.formats.docx", "DocxReader"),
+    ".pptx": Format("ingest.formats.pptx", "PptxReader"),
+    ".xlsx": Format("ingest.formats.xlsx", "XlsxReader"),
+    ".odt": Format("ingest.formats.odt", "OdtReader"),
+    ".eml": Format("ingest.formats.eml", "EmlReader"),
 }
 READABLE = "Markdown, HTML, plain text, PDF, DOCX, PPTX, XLSX, ODT and EML"
 

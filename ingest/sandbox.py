@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from pydantic import ValidationError
 
-from ingest.limits import limits_of
+from ingest.formats.limits import limits_of
 from ingest.readers import Reading, check_supported
 from tandem.errors import REASONS, DocumentError, Unavailable
 from tandem.settings import IngestSettings

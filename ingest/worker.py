@@ -23,7 +23,7 @@ import sys
 import time
 from typing import Any, BinaryIO
 
-from ingest.limits import Limits
+from ingest.formats.limits import Limits
 from ingest.readers import FORMATS, reader_for
 from tandem.errors import DocumentError
 

@@ -12,7 +12,7 @@ from pptx.chart.data import CategoryChartData
 from pptx.enum.chart import XL_CHART_TYPE
 from pptx.util import Inches, Pt
 
-from ingest.number_format import shown
+from ingest.formats.number_format import shown
 from ingest.readers import Reading, reader_for
 from ingest.sandbox import Sandbox
 from ingest.splitter import split

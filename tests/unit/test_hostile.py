@@ -18,7 +18,7 @@ import openpyxl
 import pptx
 import pytest
 
-from ingest.limits import limits_of
+from ingest.formats.limits import limits_of
 from ingest.readers import reader_for
 from ingest.sandbox import Sandbox
 from tandem.errors import DocumentError

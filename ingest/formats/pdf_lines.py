@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from ingest.pdf_page import Word
+from ingest.formats.pdf_page import Word
 
 # The sign of a list item; fonts of signs often map it to no letter at all, so any lone sign will do.
 MARKER = re.compile(r"(?:[^\w\s\"'“„(\[$€£]|\(?\d{1,2}[.)]|\(?[a-z][.)])\s+")

@@ -7,7 +7,7 @@ from typing import Any
 
 from docx.oxml.ns import qn
 
-from ingest.colours import WHITE, Colour, alike, colour_of, hex_colour
+from ingest.formats.colours import WHITE, Colour, alike, colour_of, hex_colour
 
 _VANISH = "hidden font"
 _COLOUR = "text in the colour of its background"

@@ -15,7 +15,7 @@ from xml.parsers import expat
 
 from lxml import etree  # type: ignore[import-untyped]
 
-from ingest.limits import Limits
+from ingest.formats.limits import Limits
 from tandem.errors import DocumentError
 
 _MAX_ENTRIES = 5_000

@@ -12,9 +12,9 @@ from lxml import etree  # type: ignore[import-untyped]
 from openpyxl.utils.cell import coordinate_to_tuple
 from openpyxl.utils.exceptions import InvalidFileException
 
-from ingest.cleaning import clean
-from ingest.number_format import shown
-from ingest.package import Package, open_package
+from ingest.formats.cleaning import clean
+from ingest.formats.number_format import shown
+from ingest.formats.package import Package, open_package
 from ingest.readers import Draft, FormatReader
 from tandem.errors import DocumentError
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from bs4 import BeautifulSoup
 from bs4.element import Comment, NavigableString, PageElement, PreformattedString, Tag
 
-from ingest.cleaning import clean
-from ingest.markup import check_markup
+from ingest.formats.cleaning import clean
+from ingest.formats.markup import check_markup
+from ingest.formats.visibility import Removed, remove_hidden
 from ingest.readers import Draft, FormatReader
-from ingest.visibility import Removed, remove_hidden
 from tandem.errors import DocumentError
 
 _UNSEEN = frozenset(

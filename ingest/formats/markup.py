@@ -5,7 +5,7 @@ import re
 
 from lxml import etree  # type: ignore[import-untyped]
 
-from ingest.limits import Limits
+from ingest.formats.limits import Limits
 from ingest.readers import too_long
 from tandem.errors import DocumentError
 

@@ -9,11 +9,11 @@ from itertools import groupby, pairwise
 import pypdfium2 as pdfium
 import pypdfium2.raw as raw
 
-from ingest.cleaning import clean
-from ingest.pdf_content import check_content
-from ingest.pdf_lines import MARKER, Line, lines_of
-from ingest.pdf_page import words
-from ingest.pdf_visibility import Renderings, has_layers_off, hidden_objects
+from ingest.formats.cleaning import clean
+from ingest.formats.pdf_content import check_content
+from ingest.formats.pdf_lines import MARKER, Line, lines_of
+from ingest.formats.pdf_page import words
+from ingest.formats.pdf_visibility import Renderings, has_layers_off, hidden_objects
 from ingest.readers import ITEM, Draft, FormatReader, join_lines
 from tandem.errors import DocumentError
 

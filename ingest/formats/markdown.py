@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from ingest.cleaning import clean, strip_templates
-from ingest.html import fill_fragment, tell_hidden, visible_text
-from ingest.limits import Limits
-from ingest.markup import check_lines
+from ingest.formats.cleaning import clean, strip_templates
+from ingest.formats.html import fill_fragment, tell_hidden, visible_text
+from ingest.formats.limits import Limits
+from ingest.formats.markup import check_lines
 from ingest.metadata import split_front_matter
 from ingest.readers import Draft, FormatReader, decode
 from tandem.errors import DocumentError

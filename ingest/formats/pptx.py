@@ -12,8 +12,8 @@ from pptx.enum.shapes import PP_PLACEHOLDER
 from pptx.exc import PythonPptxError
 from pptx.oxml.ns import qn
 
-from ingest.cleaning import clean
-from ingest.package import open_package
+from ingest.formats.cleaning import clean
+from ingest.formats.package import open_package
 from ingest.readers import Draft, FormatReader, Kind
 from tandem.errors import DocumentError
 

@@ -13,9 +13,9 @@ from docx.oxml import parse_xml
 from docx.oxml.ns import qn
 from lxml import etree  # type: ignore[import-untyped]
 
-from ingest.cleaning import clean
-from ingest.docx_looks import Looks
-from ingest.package import open_package
+from ingest.formats.cleaning import clean
+from ingest.formats.docx_looks import Looks
+from ingest.formats.package import open_package
 from ingest.readers import Draft, FormatReader
 from tandem.errors import DocumentError
 

@@ -18,7 +18,7 @@ import pypdfium2.raw as pdfium
 from numpy.typing import NDArray
 from pypdf import PdfReader
 
-from ingest.pdf_page import Box, Drawn, drawn
+from ingest.formats.pdf_page import Box, Drawn, drawn
 
 MAX_RENDERED = 30  # pages of a document; beyond, what the rules suspect is judged without a picture
 _TINY = 1.5  # points

@@ -9,7 +9,7 @@ from pypdf import PdfReader as Pdf
 from pypdf.errors import LimitReachedError, PyPdfError
 from pypdf.generic import ArrayObject, DictionaryObject, StreamObject
 
-from ingest.limits import Limits
+from ingest.formats.limits import Limits
 from tandem.errors import DocumentError
 
 _HARMLESS = 2_000_000  # bytes; text of this length is read in time, however small it was packed

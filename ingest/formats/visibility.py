@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from bs4 import BeautifulSoup
 from bs4.element import Comment, NavigableString, PreformattedString, Tag
 
-from ingest.colours import WHITE, Colour, alike, colour_of, over
-from ingest.stylesheet import Declarations, Styles
+from ingest.formats.colours import WHITE, Colour, alike, colour_of, over
+from ingest.formats.stylesheet import Declarations, Styles
 
 COLOUR = "text in the colour of its background"
 SIZE = "tiny type"

@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ingest.cleaning import clean
-from ingest.package import Package, open_package
+from ingest.formats.cleaning import clean
+from ingest.formats.package import Package, open_package
 from ingest.readers import Draft, FormatReader, too_long
 from tandem.errors import DocumentError
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from email.message import EmailMessage, Message, MIMEPart
 from itertools import pairwise
 
-from ingest.cleaning import clean
-from ingest.html import HtmlReader
+from ingest.formats.cleaning import clean
+from ingest.formats.html import HtmlReader
 from ingest.readers import Draft, FormatReader, TextReader
 from tandem.errors import DocumentError
 

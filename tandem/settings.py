@@ -36,7 +36,7 @@ class EmbeddingSettings(Section):
         description="Embedding model: all-MiniLM-L6-v2, all-MiniLM-L6-v2-int8, or auto: what made the index, "
         "and at first the quicker one on this CPU.",
     )
-    batch_tokens: int = Field(4096, ge=256, description="Tokens embedded in one batch.")
+    batch_tokens: int = Field(2048, ge=256, description="Tokens embedded in one batch.")
     max_tokens: int = Field(256, ge=32, le=512, description="Tokens of a text that the embedder reads.")
     threads: int = Field(0, ge=0, description="CPU threads of the embedder; 0 takes all.")
 

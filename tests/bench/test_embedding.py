@@ -4,7 +4,6 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from services.model.weights import EMBEDDER, EMBEDDERS, ensure_models
 from tandem.embedder import Embedder
 from tandem.settings import REPOSITORY, Settings, load_settings
 
-POLICIES = Path("/work/shared/data/site-policy/v2")
+POLICIES = REPOSITORY.parent / "shared" / "data" / "site-policy" / "v2"
 TEXTS = 1024
 ROUNDS = 4
 

@@ -14,11 +14,11 @@ import pytest
 
 from services.model.weights import ensure_models
 from tandem.embedder import Embedder
-from tandem.settings import Settings
+from tandem.fusion import RRF_K
+from tandem.settings import REPOSITORY, Settings
 from tandem.sparse import SparseEncoder
-from tandem.vectors import RRF_K
 
-COLLECTIONS = Path("/work/shared/data/ir")
+COLLECTIONS = REPOSITORY.parent / "shared" / "data" / "ir"
 CUT = 10
 
 

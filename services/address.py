@@ -6,14 +6,26 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from tandem.errors import Unavailable
+
 FILE = "server.json"
 
 
 @contextlib.contextmanager
 def announced(data_dir: Path, url: str) -> Iterator[None]:
-    """Writes the address down for as long as the block runs."""
+    """Writes the address down for as long as the block runs.
+
+    Raises:
+        Unavailable: The data directory cannot be written.
+    """
     file = data_dir / FILE
-    file.write_text(json.dumps({"url": url, "pid": os.getpid()}))
+    try:
+        file.write_text(json.dumps({"url": url, "pid": os.getpid()}))
+    except OSError as exc:
+        raise Unavailable(
+            f"The data directory {str(data_dir)!r} cannot be written: {exc.strerror}. Check the disk's space and whose "
+            "folder it is, or choose another with --data-dir."
+        ) from exc
     try:
         yield
     finally:

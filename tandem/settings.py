@@ -33,8 +33,8 @@ class QdrantSettings(Section):
 class EmbeddingSettings(Section):
     model: str = Field(
         "auto",
-        description="Embedding model: all-MiniLM-L6-v2, all-MiniLM-L6-v2-int8, or auto: what made the index, "
-        "and at first the quicker one on this CPU.",
+        description="Embedding model: all-MiniLM-L6-v2, all-MiniLM-L6-v2-int8 (quicker on CPUs with VNNI), or auto: "
+        "what made the index, and at first float32.",
     )
     batch_tokens: int = Field(2048, ge=256, description="Tokens embedded in one batch.")
     max_tokens: int = Field(256, ge=32, le=512, description="Tokens of a text that the embedder reads.")

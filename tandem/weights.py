@@ -47,14 +47,13 @@ def model_dir(settings: Settings, name: str) -> Path:
 
 
 def embedder_name(settings: Settings) -> str:
-    """The embedding model that the settings name; for `auto` the quicker one here.
+    """The embedding model that the settings name; for `auto` float32, where no index says otherwise.
 
-    Where the CPU multiplies bfloat16 the network runs in it, at the quality of float32. Where it multiplies int8 alone,
-    the quantised network is twice as quick as float32; elsewhere it is slower.
+    The int8 one is twice as quick where the CPU multiplies int8, and slower elsewhere. It is not taken by itself: its
+    vector of a text hangs, in the third digit, on what is embedded in the same batch, which may be a document that the
+    asker may not read.
     """
-    if settings.embedding.model != "auto":
-        return settings.embedding.model
-    return INT8_EMBEDDER if cpu_computes_int8() and not cpu_computes_bfloat16() else FLOAT_EMBEDDER
+    return FLOAT_EMBEDDER if settings.embedding.model == "auto" else settings.embedding.model
 
 
 def base_dir(settings: Settings) -> Path:
@@ -108,19 +107,11 @@ def model_digest(folder: Path) -> str:
 
 def cpu_computes_bfloat16() -> bool:
     """Whether this CPU multiplies bfloat16 in hardware. Elsewhere it is several times slower than float32."""
-    return bool(_cpu_flags() & {"avx512_bf16", "amx_bf16"})
-
-
-def cpu_computes_int8() -> bool:
-    """Whether this CPU multiplies int8 in hardware (VNNI)."""
-    return bool(_cpu_flags() & {"avx512_vnni", "avx_vnni"})
-
-
-def _cpu_flags() -> set[str]:
     try:
-        return set(Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split())
+        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
     except OSError:  # not Linux
-        return set()
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def cpu_cores() -> list[int]:

@@ -174,7 +174,7 @@ def test_a_killed_run_resumed_gives_the_same_weights(tiny: Path, tmp_path: Path)
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
     found, resumed, first = run("killed")
     assert first == 45  # it went on from the checkpoint
-    assert resumed.loss == pytest.approx(whole.loss)  # and knows of the steps before it
+    assert resumed.loss == pytest.approx(whole.loss, rel=1e-4)  # and knows of the steps before it
     assert resumed.seconds > 0.3 * whole.seconds
     assert expected.keys() == found.keys()
     for name, tensor in expected.items():

@@ -124,6 +124,7 @@ def test_the_model_is_named_with_its_digest(embedder: Embedder, embedder_dir: Pa
 
 
 async def test_the_event_loop_answers_while_texts_and_questions_are_embedded(embedder: Embedder):
+    began = time.monotonic()
     ingest = asyncio.create_task(asyncio.to_thread(embedder.embed, mixed_texts()))
     pauses: list[float] = []
 
@@ -142,7 +143,8 @@ async def test_the_event_loop_answers_while_texts_and_questions_are_embedded(emb
     # The first question comes back in the middle of the ingest, and others after it.
     assert answered > 3
     assert sorted(pauses)[len(pauses) // 2] < 0.1
-    assert max(pauses) < 1
+    # On the loop itself one pause would be as long as the whole; a busy machine makes short ones.
+    assert max(pauses) < 0.5 * (time.monotonic() - began)
 
 
 def test_a_missing_model_names_the_command(tmp_path: Path):

@@ -81,13 +81,13 @@ class IngestSettings(Section):
 
 
 class RetrievalSettings(Section):
-    top_k: int = Field(5, ge=1, le=50, description="Passages given to the model.")
+    top_k: int = Field(8, ge=1, le=50, description="Passages that evidence is taken from.")
     candidates: int = Field(40, ge=5, le=500, description="Candidates fetched from each of dense and sparse search.")
     per_document: int = Field(3, ge=1, description="Passages taken from one document at most.")
     evidence: Literal["sentences", "passages"] = Field(
         "sentences", description="What the model sees: the best sentences (small models) or whole passages (large)."
     )
-    sentences: int = Field(4, ge=1, le=40, description="Sentences in the prompt when evidence is `sentences`.")
+    sentences: int = Field(5, ge=1, le=40, description="Sentences in the prompt when evidence is `sentences`.")
     budget_words: int = Field(1200, ge=50, description="Words of evidence in the prompt at most.")
     min_similarity: float = Field(
         0.2, ge=-1, le=1, description="Below this best cosine similarity Tandem declines without asking the model."

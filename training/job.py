@@ -24,6 +24,7 @@ from tandem.settings import Settings
 from tandem.style import StyleGuide, load_style
 from tandem.weights import base_dir, model_digest
 from training.augment import Augmenter
+from training.corpus import open_corpus
 from training.examples import StyleExample, data_digest, group_by_sources, load_examples
 from training.guards import Guarded, guard
 
@@ -151,7 +152,8 @@ def _train(
         registry.verify(start, base_digest=base_digest)
         say(TrainingEvent(stage="train", message=f"Training goes on from {start.served}."))
     model, tokenizer = load_base(base)
-    augmenter = Augmenter(group_by_sources(guarded.examples), guide)
+    groups = group_by_sources(guarded.examples)
+    augmenter = Augmenter(groups, guide, open_corpus(groups, settings))
     rows = draw_rows(augmenter, tokenizer, settings.training)
     tokens = sum(len(row.ids) for row in rows)
     questions = sum(len(set(row.branches) - {0}) for row in rows)
@@ -175,7 +177,7 @@ def _train(
     active = _active(registry, name, base_digest)
     if active is not None:
         trained.model.load_adapter(str(active.path), adapter_name="active", torch_device=model.device.type)
-    trials = draw_trials(heldout, guide, settings.training.gate_examples, settings.training.seed)
+    trials = draw_trials(heldout, guide, settings)
 
     def asked(arm: str, done: int, count: int) -> None:
         say(TrainingEvent(stage="gate", message=f"{done} of {count} held-out questions answered by {arm}"))

@@ -1,4 +1,4 @@
-"""Decoder layers of Llama's kind for training LoRA on a CPU: PEFT's weights and Llama's arithmetic in fewer, larger operations.
+"""Decoder layers of Llama's kind for training LoRA on a CPU: the same arithmetic in fewer and larger operations.
 
 On a GPU, and for models of another kind, training takes transformers' own layers.
 """

@@ -1,8 +1,8 @@
-"""Linear layers with LoRA that read the same input, computed as one: the arithmetic of PEFT's, in fewer passes over memory.
+"""Linear layers with LoRA that read the same input, computed as one.
 
-PEFT computes `W x + s B (A x)` with a cast, three products, a multiplication and a sum for each module, and autograd undoes each of
-them alone. On a CPU, where a rank-16 product costs as much as moving its result, that is most of the time. Here q, k and v (or gate
-and up) are one product, and LoRA adds two thin ones into its result.
+PEFT computes `W x + s B (A x)` with a cast, three products, a multiplication and a sum for each module, and autograd
+undoes each of them alone. On a CPU, where a rank-16 product costs as much as moving its result, that is most of the
+time. Here q, k and v (or gate and up) are one product, and LoRA adds one thin product into its result.
 """
 
 from collections.abc import Sequence

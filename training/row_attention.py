@@ -1,7 +1,8 @@
 """Attention within rows that hold several branches on one prefix, for training on a CPU.
 
-PyTorch's fused attention computes its backward pass at a tenth of the speed of the CPU's matrix products. Here scores are products over
-slabs of queries, which skip what lies behind a slab's last token, and the backward pass uses the probabilities of the forward pass.
+PyTorch's fused attention computes its backward pass at a tenth of the speed of the CPU's matrix products. Here scores
+are products over slabs of queries, which skip what lies behind a slab's last token, and the backward pass uses the
+probabilities of the forward pass.
 """
 
 from dataclasses import dataclass
@@ -73,7 +74,7 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> None:
 
 
 class _RowAttention(Function):
-    """Query heads that share a key head stand as neighbouring rows of one matrix: (rows * keys, length * group, size)."""
+    """Query heads that share a key head are neighbours in one matrix: (rows * keys, length * group, size)."""
 
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, cos: Tensor, sin: Tensor, layout: RowLayout, heads: Heads) -> Tensor:

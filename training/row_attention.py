@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-SLAB = 256  # queries computed at once, at most
+SLAB = 128  # queries computed at once, at most
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,21 @@ class Heads:
     scale: float
 
 
+@dataclass(frozen=True)
+class Slab:
+    """Queries from `start` to `end`, which see tokens before `end` only.
+
+    Attributes:
+        open_to: Tokens before this one are seen by all of them, in every row.
+        bias: (rows, 1, queries, 1, end - open_to), added to the scores of the others: 0 or minus infinity.
+    """
+
+    start: int
+    end: int
+    open_to: int
+    bias: Tensor
+
+
 class RowLayout:
     """Which tokens of a batch of rows see which, as what is added to scores.
 
@@ -44,10 +59,12 @@ class RowLayout:
         self.rows, _, self.length, _ = seen.shape
         bias = torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, float("-inf"))
         size = -(-self.length // -(-self.length // SLAB))
-        self.slabs: list[tuple[int, int, Tensor]] = []
+        self.slabs: list[Slab] = []
         for start in range(0, self.length, size):
             end = min(self.length, start + size)
-            self.slabs.append((start, end, bias[:, :, start:end, None, :end].contiguous()))
+            hidden = (~seen[:, :, start:end, :end]).flatten(0, 2).any(0).nonzero()
+            open_to = int(hidden[0]) if len(hidden) else end
+            self.slabs.append(Slab(start, end, open_to, bias[:, :, start:end, None, open_to:end].contiguous()))
 
 
 def row_attention(qkv: Tensor, cos: Tensor, sin: Tensor, layout: RowLayout, heads: Heads) -> Tensor:
@@ -90,10 +107,10 @@ class _RowAttention(Function):
         v = v_in.transpose(1, 2).flatten(0, 1).contiguous()
         o = torch.empty_like(q)
         shares = []
-        for start, end, bias in layout.slabs:
-            at = slice(start * group, end * group)
+        for slab in layout.slabs:
+            at, end = slice(slab.start * group, slab.end * group), slab.end
             scores = torch.bmm(q[:, at], k[:, :end].transpose(1, 2))
-            scores.view(rows, heads.keys, end - start, group, end).add_(bias)
+            scores.view(rows, heads.keys, end - slab.start, group, end)[..., slab.open_to :].add_(slab.bias)
             share = torch.softmax(scores, -1)
             o[:, at] = torch.bmm(share, v[:, :end])
             shares.append(share)
@@ -111,8 +128,8 @@ class _RowAttention(Function):
         by_token = (rows, length, heads.keys, group, heads.size)
         grad = grad.view(by_token).transpose(1, 2).reshape(q.shape)
         grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        for (start, end, _), share in zip(layout.slabs, shares, strict=True):
-            at = slice(start * group, end * group)
+        for slab, share in zip(layout.slabs, shares, strict=True):
+            at, end = slice(slab.start * group, slab.end * group), slab.end
             grad_v[:, :end] += torch.bmm(share.transpose(1, 2), grad[:, at])
             grad_share = torch.bmm(grad[:, at], v[:, :end].transpose(1, 2))
             grad_scores = torch._softmax_backward_data(grad_share, share, -1, share.dtype)

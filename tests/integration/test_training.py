@@ -1,7 +1,6 @@
 """Real LoRA steps on a tiny random model of the base model's architecture, with its real tokenizer."""
 
 import json
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +11,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM
 
 from tandem.errors import AdapterError, Busy, ExampleError, ModelUnavailable
 from tandem.prompt import PROMPT_VERSION, Source
@@ -26,29 +25,6 @@ from training.rows import collate, render_row
 from training.trainer import Trained, draw_rows, load_base, save_adapter, train_adapter
 
 TRAINING = {"rank": 8, "learning_rate": 5e-3, "passes": 0.15, "gate_examples": 8, "batch_size": 8}
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory, base_model: Path) -> Path:
-    """Two layers of 32 numbers, random weights, the real vocabulary."""
-    folder = tmp_path_factory.mktemp("tiny")
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        shutil.copyfile(base_model / name, folder / name)
-    config = LlamaConfig.from_pretrained(base_model)
-    config.update(
-        {
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "num_key_value_heads": 1,
-            "head_dim": 16,
-            "initializer_range": 0.3,  # else so small a model can hardly say anything
-        }
-    )
-    torch.manual_seed(1)
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture
@@ -109,8 +85,8 @@ def test_loss_falls_and_the_adapter_loads_in_peft(configured: Settings, tiny: Pa
     frozen = model.model.embed_tokens.weight.detach().clone()
     trained = train_adapter(model, tokenizer, rows, configured.training, tmp_path / "run", seen.append)
     assert seen[-1].loss < seen[0].loss - 0.5
-    assert trained.steps == (len(rows) + 1) // 2
-    assert trained.steps - 5 < seen[-1].step <= trained.steps == seen[-1].steps
+    assert trained.outcome.steps == (len(rows) + 1) // 2
+    assert trained.outcome.steps - 5 < seen[-1].step <= trained.outcome.steps == seen[-1].steps
     assert seen[-1].tokens_per_second > 0
     assert torch.equal(model.model.embed_tokens.weight, frozen)
 
@@ -174,8 +150,8 @@ def test_a_killed_run_resumed_gives_the_same_weights(tiny: Path, tmp_path: Path)
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
     found, resumed, first = run("killed")
     assert first == 45  # it went on from the checkpoint
-    assert resumed.loss == pytest.approx(whole.loss, rel=1e-4)  # and knows of the steps before it
-    assert resumed.seconds > 0.3 * whole.seconds
+    assert resumed.outcome.loss == pytest.approx(whole.outcome.loss, rel=1e-4)  # and knows of the steps before it
+    assert resumed.outcome.seconds > 0.3 * whole.outcome.seconds
     assert expected.keys() == found.keys()
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, atol=0, rtol=0, msg=name)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from pydantic import Field
-from sqlalchemy import func, or_, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from tandem.database import Database
@@ -22,6 +22,8 @@ State = Literal["waiting", "running", "interrupted", "done", "failed"]
 
 ATTEMPTS = 3  # starts of one run; a machine that dies of it must not be made to die for ever
 ENDED = "Its process was ended before it was done."
+_WANTED = (TrainingRunRow.state == "waiting") | ((TrainingRunRow.state == "interrupted") & TrainingRunRow.resumes)
+_OPEN = _WANTED | (TrainingRunRow.state == "running")
 
 
 class Run(Value):
@@ -151,15 +153,22 @@ class TrainingRuns:
     def to_do(self) -> Run | None:
         """The run that the service is to make or to go on with, the oldest first."""
         row = TrainingRunRow
-        wanted = or_(row.state == "waiting", (row.state == "interrupted") & row.resumes)
-        return self._one(select(row).where(wanted).order_by(row.started_at, row.id).limit(1))
+        return self._one(select(row).where(_WANTED).order_by(row.started_at, row.id).limit(1))
 
     def unsettled(self) -> bool:
         """Whether any run waits, runs, or is to go on."""
-        row = TrainingRunRow
-        wanted = or_(row.state.in_(("waiting", "running")), (row.state == "interrupted") & row.resumes)
         with self._database.session() as session:
-            return session.scalar(select(func.count()).where(wanted)) != 0
+            return session.scalar(select(TrainingRunRow.id).where(_OPEN).limit(1)) is not None
+
+    def current(self) -> Run | None:
+        """The run under way, else the one that waits, or is to go on."""
+        row = TrainingRunRow
+        return self._one(select(row).where(_OPEN).order_by(row.state != "running", row.started_at).limit(1))
+
+    def ended(self) -> Run | None:
+        """The run that ended last."""
+        row = TrainingRunRow
+        return self._one(select(row).where(~_OPEN).order_by(row.finished_at.desc()).limit(1))
 
     def examples_seen(self, name: str) -> frozenset[str] | None:
         """Digests of all examples that the finished runs of an adapter were given; None where there was no run."""
@@ -168,7 +177,9 @@ class TrainingRuns:
         query = select(row.detail).where(row.state == "done", row.name.in_((name, "")))
         with self._database.session() as session:
             details = session.scalars(query).all()
-        return frozenset(digest for each in details for digest in (each or {}).get("examples") or ()) if details else None
+        if not details:
+            return None
+        return frozenset(digest for detail in details for digest in (detail or {}).get("examples") or ())
 
     def latest(self, limit: int) -> list[Run]:
         """The newest runs first."""

@@ -88,10 +88,12 @@ class Schedule:
         """Where the schedule stands; reads only."""
         with self._database.session() as session:
             row = session.get(TrainingScheduleRow, _ID)
+        # What the trainers go by, which may have other settings than this process.
+        cron = Cron(row.expression, row.zone) if row is not None else self._cron
         return Standing(
-            expression=self._cron.expression,
-            zone=self._cron.zone,
-            next=self._cron.next(now),
+            expression=cron.expression,
+            zone=cron.zone,
+            next=cron.next(now),
             looked_at=utc(row.looked_at) if row is not None and row.looked_at else None,
             note=row.note if row is not None else "",
         )

@@ -102,6 +102,7 @@ class Site:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         settings = load_settings(data_dir=folder, **sections)
+        self.settings = settings
         self.database = Database(settings.database)
         self.database.migrate()
         self.assistant = AssistantDouble(self.database)
@@ -263,7 +264,7 @@ def test_documents_show_versions_and_what_changed(page: Page, site: Site):
     expect(page.locator(".diff-line.removed")).to_have_text("-25 days.")
 
 
-@pytest.mark.parametrize("tab", ["ask", "documents", "adapters", "signals"])
+@pytest.mark.parametrize("tab", ["ask", "documents", "adapters", "training", "signals"])
 def test_nothing_is_wider_than_a_phone(page: Page, site: Site, tab: str):
     page.set_viewport_size({"width": 360, "height": 740})
     page.goto(f"{site.url}/#{tab}")

@@ -18,7 +18,7 @@ from tandem.registry import Registry, adapter_digest
 from tandem.settings import REPOSITORY, Settings, load_settings
 from tests.crash.scene import postgres_answers
 from tests.integration.test_training import TRAINING, tiny  # noqa: F401
-from tests.unit.test_database import postgres_url
+from tests.unit.conftest import postgres_url
 from tests.unit.test_trainer import manifest
 from training.runs import Run, TrainingRuns
 from training.schedule import Schedule

@@ -1,6 +1,5 @@
 """Style candidates: what feedback suggests, what a person makes of it, and that the guards say no in time."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from tandem.database import Database
 from tandem.errors import ExampleError, InputError, NotFound
 from tandem.settings import load_settings
 from tandem.tables import AnswerRow, AuditRow
-from tests.unit.test_database import postgres_url
 from training.candidates import Candidates, Edit, made_up, suggest, withdraw
 from training.examples import ExampleSource, StyleExample
 
@@ -21,16 +19,6 @@ PASSAGES = [
     {"n": 5, "document_id": "hr/old.md", "title": "Old", "heading": "", "quote": "You had 25 days."},
     {"n": 6, "document_id": "hr/none.md", "title": "Empty", "heading": "", "quote": " "},
 ]
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    urls = postgres_url() if request.param == "postgresql" else iter([f"sqlite:///{tmp_path / 'tandem.db'}"])
-    for url in urls:
-        database = Database(url)
-        database.migrate()
-        yield database
-        database.close()
 
 
 @pytest.fixture

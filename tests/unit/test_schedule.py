@@ -5,7 +5,6 @@ import itertools
 import os
 import random
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -15,7 +14,6 @@ import pytest
 from tandem.database import Database
 from tandem.errors import Busy, SettingsError
 from tandem.settings import Settings, load_settings
-from tests.unit.test_database import postgres_url
 from training.cron import Cron
 from training.runs import TrainingRuns
 from training.schedule import TOLERANCE, Schedule
@@ -28,16 +26,6 @@ MONDAY = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 def at(text: str) -> datetime:
     """A moment with its offset."""
     return datetime.fromisoformat(text).astimezone(UTC)
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    urls = postgres_url() if request.param == "postgresql" else iter([f"sqlite:///{tmp_path / 'tandem.db'}"])
-    for url in urls:
-        database = Database(url)
-        database.migrate()
-        yield database
-        database.close()
 
 
 def configured(expression: str = "0 3 * * 0", zone: str = "UTC") -> Settings:

@@ -43,7 +43,7 @@ export class TrainingTab {
   draw(status, runs) {
     const { schedule, current } = status;
     this.start.disabled = Boolean(current) || !status.trainer;
-    const count = status.new_examples === null ? "The examples cannot be read here." : `${plural(status.new_examples, "new example")} of the ${status.min_new_examples} that a run needs at the time due.`;
+    const count = status.new_examples === null ? "The examples cannot be read here." : `${plural(status.new_examples, "new example")}; a run needs ${status.min_new_examples} at the time due.`;
     this.state.replaceChildren(
       el(
         "div",

@@ -19,7 +19,6 @@ from tandem.settings import Settings
 from tandem.tables import AnswerRow, AuditRow, StyleCandidateRow, utc
 from training.disguise import Disguise
 from training.examples import ExampleSource, StyleExample, group_by_sources, load_examples
-from training.guards import guard
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +115,8 @@ class Candidates:
 
     def _check(self, id: str, example: StyleExample) -> None:
         """What the next run would refuse is said now, while the person who can mend it is there."""
+        from training.guards import guard  # what it detects with is loaded when somebody approves, not at start
+
         refusals = guard([example]).refusals
         if refusals:
             raise ExampleError(f"The example is not approved: {refusals[0].message} ({refusals[0].reason})")

@@ -1,5 +1,6 @@
 """The trainer service killed in the middle of a scheduled run: real processes, real steps on a tiny model."""
 
+import json
 import os
 import signal
 import subprocess
@@ -16,10 +17,14 @@ import pytest
 from tandem.database import Database
 from tandem.registry import Registry, adapter_digest
 from tandem.settings import REPOSITORY, Settings, load_settings
+from tandem.tables import StyleCandidateRow, TrainingRunRow
 from tests.crash.scene import postgres_answers
 from tests.integration.test_training import TRAINING, tiny  # noqa: F401
 from tests.unit.conftest import postgres_url
+from tests.unit.test_database import NOW
 from tests.unit.test_trainer import manifest
+from tests.unit.test_webhook import Receiver, receiver  # noqa: F401
+from training.examples import load_examples
 from training.runs import Run, TrainingRuns
 from training.schedule import Schedule
 
@@ -33,21 +38,26 @@ class House:
         self.settings, self.database = settings, database
         self.runs = TrainingRuns(database)
 
-    @contextmanager
-    def service(self) -> "Iterator[subprocess.Popen[str]]":
-        """`python -m services.trainer`, as docker-compose starts it."""
+    def environment(self, **more: str) -> dict[str, str]:
+        """The settings, as a process is given them."""
         training = self.settings.training
-        variables = {
+        return {
+            **os.environ,
             "TANDEM_DATA_DIR": str(self.settings.data_dir),
             "TANDEM_DATABASE_URL": self.database.engine.url.render_as_string(hide_password=False),
             "TANDEM_MODEL__PATH": str(self.settings.model.path),
             "TANDEM_TRAINING__MIN_NEW_EXAMPLES": "1",
             "PYTHONPATH": str(REPOSITORY),
             **{f"TANDEM_TRAINING__{name.upper()}": str(getattr(training, name)) for name in TRAINING},
+            **more,
         }
+
+    @contextmanager
+    def service(self) -> "Iterator[subprocess.Popen[str]]":
+        """`python -m services.trainer`, as docker-compose starts it."""
         log = (self.settings.data_dir.parent / "trainer.log").open("a+")
         command = [sys.executable, "-m", "services.trainer"]
-        process = subprocess.Popen(command, env=os.environ | variables, cwd=REPOSITORY, stderr=log, text=True)
+        process = subprocess.Popen(command, env=self.environment(), cwd=REPOSITORY, stderr=log, text=True)
         try:
             yield process
         finally:
@@ -164,3 +174,26 @@ def test_killed_in_the_middle_of_a_scheduled_run(house: House, tmp_path: Path):
     assert current.served == active
     left = sorted(path.name for path in house.settings.runs_dir.iterdir())
     assert left == [".lock", "scheduled-since"]
+
+
+def test_a_run_by_hand_is_written_down_with_its_log_and_told(house: House, receiver: Receiver):  # noqa: F811
+    with house.database.session() as session:
+        example = {"question": "How do I say it?", "answer": "Like this. [1]", "sources": [{"text": "Like this."}]}
+        row = example | {"approved_by": "ada"}
+        session.add(StyleCandidateRow(id="c", document_ids=[], example=row, state="approved", created_at=NOW))
+    environment = house.environment(TANDEM_TRAINING__WEBHOOK=receiver.url, TANDEM_TRAINING__PASSES="0.05")
+    command = [sys.executable, "-m", "services.cli.main", "train", "--json"]
+    done = subprocess.run(command, env=environment, cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr[-3000:]
+    made = json.loads(done.stdout)
+    run = house.run()
+    assert (run.state, run.cause, run.promoted) == ("done", "manual", False)
+    assert run.adapter == f"{made['name']}@{made['digest'][:12]}"
+    assert made["data"]["read"] == 1 + len(load_examples(house.settings.training.examples))
+    log = house.runs.events(run.id)
+    assert list(dict.fromkeys(line.stage for line in log)) == ["guard", "augment", "train", "gate", "register"]
+    assert [line.data for line in log if line.stage == "train"][-1].keys() >= {"step", "loss", "seconds_left"}
+    assert [json.loads(body)["event"] for _, body in receiver.got] == ["started", "not_promoted"]
+    assert json.loads(receiver.got[1][1])["reasons"] == made["gate"]["reasons"]
+    with house.database.session() as session:  # so that a deletion can name the adapter that learned from it
+        assert session.get_one(TrainingRunRow, run.id).detail["candidates"] == ["c"]

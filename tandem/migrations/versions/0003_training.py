@@ -3,6 +3,8 @@
 Revision 0003.
 """
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -12,6 +14,17 @@ branch_labels = None
 depends_on = None
 
 _MOMENT = sa.DateTime(timezone=True)
+_COLUMNS: tuple[tuple[str, sa.Column[Any]], ...] = (
+    ("training_runs", sa.Column("name", sa.Text(), nullable=False, server_default="")),
+    ("training_runs", sa.Column("user", sa.Text(), nullable=False, server_default="")),
+    ("training_runs", sa.Column("due_at", _MOMENT, nullable=True)),
+    ("training_runs", sa.Column("resumes", sa.Boolean(), nullable=False, server_default=sa.false())),
+    ("training_runs", sa.Column("attempt", sa.Integer(), nullable=False, server_default="0")),
+    ("style_candidates", sa.Column("user", sa.Text(), nullable=False, server_default="")),
+    ("style_candidates", sa.Column("comment", sa.Text(), nullable=False, server_default="")),
+    ("style_candidates", sa.Column("decided_by", sa.Text(), nullable=True)),
+    ("style_candidates", sa.Column("decided_at", _MOMENT, nullable=True)),
+)
 
 
 def upgrade() -> None:
@@ -47,16 +60,3 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_training_events_run_id"), "training_events")
     op.drop_table("training_events")
     op.drop_table("training_schedule")
-
-
-_COLUMNS = (
-    ("training_runs", sa.Column("name", sa.Text(), nullable=False, server_default="")),
-    ("training_runs", sa.Column("user", sa.Text(), nullable=False, server_default="")),
-    ("training_runs", sa.Column("due_at", _MOMENT, nullable=True)),
-    ("training_runs", sa.Column("resumes", sa.Boolean(), nullable=False, server_default=sa.false())),
-    ("training_runs", sa.Column("attempt", sa.Integer(), nullable=False, server_default="0")),
-    ("style_candidates", sa.Column("user", sa.Text(), nullable=False, server_default="")),
-    ("style_candidates", sa.Column("comment", sa.Text(), nullable=False, server_default="")),
-    ("style_candidates", sa.Column("decided_by", sa.Text(), nullable=True)),
-    ("style_candidates", sa.Column("decided_at", _MOMENT, nullable=True)),
-)

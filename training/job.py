@@ -30,7 +30,8 @@ from training.guards import Guarded, guard
 
 Stage = Literal["guard", "augment", "train", "gate", "register"]
 # Settings that change nothing in the weights.
-_IRRELEVANT = {"schedule", "min_new_examples", "gate_examples", "heldout", "examples"}
+_IRRELEVANT = {"schedule", "time_zone", "min_new_examples", "gate_examples", "heldout", "examples"}
+_IRRELEVANT |= {"webhook", "webhook_token", "webhook_secret"}
 _LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "tokenizers")
 
 

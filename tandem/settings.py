@@ -6,7 +6,7 @@ Nested names join with two underscores: `TANDEM_MODEL__URL`. Settings are read o
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tandem.errors import SettingsError
@@ -125,8 +125,16 @@ class AdapterSettings(Section):
 class TrainingSettings(Section):
     examples: Path = Field(REPOSITORY / "samples" / "style" / "examples.jsonl", description="Style examples.")
     heldout: Path = Field(REPOSITORY / "samples" / "style" / "heldout.jsonl", description="Examples for the gate.")
-    schedule: str = Field("0 3 * * 0", description="Cron expression (UTC) of the trainer service.")
+    schedule: str = Field("0 3 * * 0", description="Cron expression of the trainer service.")
+    time_zone: str = Field("UTC", description="Time zone that the schedule is read in, such as Europe/Berlin.")
     min_new_examples: int = Field(20, ge=1, description="New approved examples before a scheduled run starts.")
+    webhook: HttpUrl | None = Field(
+        None, description="Address that is told of runs: started, finished, failed, interrupted, not_promoted."
+    )
+    webhook_token: SecretStr | None = Field(None, description="Bearer token sent with it.")
+    webhook_secret: SecretStr | None = Field(
+        None, description="Key of the HMAC-SHA256 over its body, in the header X-Tandem-Signature."
+    )
     start_from: str | None = Field(
         None, description="Adapter to go on from, NAME@DIGEST, of the same rank and targets; unset starts afresh."
     )

@@ -33,7 +33,8 @@ from training.preflight import preflight, refuse
 
 Stage = Literal["guard", "augment", "train", "gate", "register"]
 # Settings that change nothing in the weights.
-_IRRELEVANT = {"schedule", "min_new_examples", "gate_examples", "heldout", "examples", "preferences"}
+_IRRELEVANT = {"schedule", "time_zone", "min_new_examples", "gate_examples", "heldout", "examples", "preferences"}
+_IRRELEVANT |= {"webhook", "webhook_token", "webhook_secret"}
 _LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "tokenizers")
 
 

@@ -133,7 +133,8 @@ def train_on_preferences(
         beta=settings.preference_beta,
         num_train_epochs=settings.preference_passes,
         learning_rate=settings.preference_learning_rate,
-        per_device_train_batch_size=min(4, len(preferences)),
+        per_device_train_batch_size=1,  # a pair's logits over the whole vocabulary are large
+        gradient_accumulation_steps=min(4, len(preferences)),
         lr_scheduler_type="cosine",
         warmup_steps=settings.warmup,
         seed=settings.seed,

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import trl
 from datasets import Dataset
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from torch.utils.data import SequentialSampler
 from transformers.trainer_callback import EarlyStoppingCallback, PrinterCallback
@@ -26,6 +27,19 @@ def rows_per_batch(settings: TrainingSettings) -> int:
 def rows_per_step(settings: TrainingSettings) -> int:
     """Rows of one process in one optimiser step."""
     return rows_per_batch(settings) * settings.accumulation
+
+
+def lora_model(base: Any, settings: TrainingSettings) -> PeftModel:
+    """A base model with a fresh adapter, which is float32 whatever the base is."""
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        target_modules=list(settings.targets),
+        lora_dropout=0.0,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(base, config, autocast_adapter_dtype=True)
 
 
 class RowTrainer(trl.SFTTrainer):  # type: ignore[misc]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.trainer_utils import get_last_checkpoint
@@ -23,7 +23,7 @@ from tandem.weights import cpu_computes_bfloat16, cpu_cores
 from training.augment import Augmenter
 from training.launch import is_main_process, processes_here
 from training.progress import OnProgress, Reporter
-from training.row_trainer import RowTrainer, rows_per_step, training_arguments
+from training.row_trainer import RowTrainer, lora_model, rows_per_step, training_arguments
 from training.rows import Row, render_row
 
 OUTCOME = "outcome.json"  # beside the weights of a run that is through
@@ -164,7 +164,7 @@ def train_adapter(
         raise ExampleError("There is nothing to train on: no example was left after the guards.")
     torch.set_num_threads(max(1, len(cpu_cores()) // processes_here()))
     torch.manual_seed(settings.seed)
-    model = get_peft_model(base, lora_config(settings), autocast_adapter_dtype=True)  # float32 everywhere
+    model = lora_model(base, settings)
     done = folder / "trained"
     if (done / OUTCOME).is_file():
         _load_weights(model, done)
@@ -206,18 +206,6 @@ def _run(
         loss=round(sum(losses) / len(losses) if losses else float(result.training_loss), 4),
         heldout_loss=None if state.best_metric is None else round(state.best_metric, 4),
         peak_mib=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
-    )
-
-
-def lora_config(settings: TrainingSettings) -> LoraConfig:
-    """PEFT's description of the adapter."""
-    return LoraConfig(
-        r=settings.rank,
-        lora_alpha=settings.alpha,
-        target_modules=list(settings.targets),
-        lora_dropout=0.0,
-        bias="none",
-        task_type="CAUSAL_LM",
     )
 
 

@@ -61,10 +61,9 @@ def test_training_ends_when_the_heldout_loss_rises_and_the_best_weights_stay(tin
 def test_the_heldout_loss_weighs_answer_tokens(tiny: Path, tmp_path: Path):
     short, long = rows_of_one_topic(1, 7, 1)[0], rows_of_one_topic(1, 8, 2)[0]
     short = Row(short.ids, short.positions, short.branches, short.predict_at[:2], short.targets[:2])
-    model, tokenizer = load_base(tiny)
 
     def loss(*rows: Row) -> float:
-        base, _ = load_base(tiny)
+        base, tokenizer = load_base(tiny)
         chosen = settings(eval_steps=1, batch_size=4, learning_rate=1e-9)
         outcome = train_adapter(
             base, tokenizer, [short], chosen, tmp_path / str(len(list(tmp_path.iterdir()))), heldout=rows

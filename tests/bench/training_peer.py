@@ -5,10 +5,11 @@ FOLDER holds `draws` and `heldout`, pickled. It prints one line of JSON.
 
 import json
 import pickle
+import random
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,26 @@ from tandem.settings import load_settings
 from tandem.weights import base_dir, cpu_cores
 from training.augment import Draw
 from training.rows import render_row
-from training.trainer import load_base, save_adapter, train_adapter
+from training.trainer import draw_rows, load_base, save_adapter, train_adapter
 
 SETTINGS = load_settings()
 TRAINING = SETTINGS.training
 
 
+class _Drawn:
+    """In place of an augmenter: what it drew for both sides."""
+
+    def __init__(self, draws: Sequence[Draw]) -> None:
+        self._draws = draws
+
+    def one_pass(self, rng: random.Random) -> Iterator[Draw]:
+        yield from self._draws
+
+
 def tandem(draws: Sequence[Draw], folder: Path) -> float:
     """Tandem's training; returns its seconds."""
     model, tokenizer = load_base(base_dir(SETTINGS))
-    rows = [render_row(draw, tokenizer, TRAINING.max_tokens) for draw in draws]
+    rows = draw_rows(_Drawn(draws), tokenizer, TRAINING.model_copy(update={"passes": 1.0}))  # type: ignore[arg-type]
     trained = train_adapter(model, tokenizer, rows, TRAINING, folder / "run", _told)
     save_adapter(trained.model, folder / "adapter")
     return trained.outcome.seconds

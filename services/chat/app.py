@@ -57,7 +57,7 @@ def create_app(container: Container, ingestion: IngestRuns | None = None) -> Fas
         documents_router(Library(container.database), ingestion, max_upload=settings.server.max_upload_bytes)
     )
     app.include_router(ingest_router(RunLog(container.database), ingestion, server_paths=settings.ingest.server_paths))
-    app.include_router(adapters_router(container.registry, container.database))
+    app.include_router(adapters_router(container))
     app.include_router(status_router(container, metrics, admission, ingestion=ingestion is not None))
     app.include_router(page_router())
     return app

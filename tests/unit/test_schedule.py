@@ -11,9 +11,10 @@ import pytest
 from services.trainer.service import Trainer
 from tandem.database import Database
 from tandem.errors import Busy, SettingsError
-from tandem.registry import Manifest, Registry, adapter_digest
+from tandem.registry import Manifest, Registry
 from tandem.settings import Settings, load_settings
 from tandem.tables import StyleCandidateRow
+from tests.adapter_files import write_adapter
 from training.examples import StyleExample, data_digest
 from training.job import run_lock
 from training.runs import TrainingRuns
@@ -99,10 +100,8 @@ def test_new_means_not_seen_by_the_last_finished_run(schedule: Schedule, runs: T
 
 
 def test_what_the_active_adapter_was_trained_on_is_not_new(schedule: Schedule, configured: Settings, tmp_path: Path):
-    (tmp_path / "adapter_model.safetensors").write_text("weights")
-    (tmp_path / "adapter_config.json").write_text("{}")
     registry = Registry(configured.registry)
-    registry.promote(registry.add(tmp_path, manifest(examples(50), adapter_digest(tmp_path))), "ada")
+    registry.promote(registry.add(tmp_path, manifest(examples(50), write_adapter(tmp_path))), "ada")
     assert schedule.decide(MONDAY + WEEK, examples(50)).new_examples == 0
     assert schedule.decide(MONDAY + WEEK, examples(51)).start
 

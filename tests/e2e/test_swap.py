@@ -1,0 +1,133 @@
+"""Promotion and rollback while people chat: the real service, the real vLLM, the official client."""
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+from openai import OpenAI
+
+from tandem.registry import AdapterRef, Registry
+
+pytestmark = pytest.mark.model
+
+CLIENTS = 8
+LIVE_WITHIN = 1.0  # seconds
+QUESTIONS = (
+    "How much is the daily meal allowance for domestic trips?",
+    "How long is the warranty period for Brook 2 meters?",
+    "How many days of annual leave do I have?",
+    "When must a security incident be reported?",
+)
+
+
+@dataclass(frozen=True)
+class Given:
+    """An answer: when it was asked for, when its first text came, and what its receipt says."""
+
+    asked: float
+    began: float
+    adapter: str | None
+    degraded: str | None
+    text: str
+
+
+@dataclass
+class Crowd:
+    """Clients that chat until they are told to stop."""
+
+    url: str
+    given: list[Given] = field(default_factory=list)
+    failures: list[BaseException] = field(default_factory=list)
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def __enter__(self) -> "Crowd":
+        self._threads = [threading.Thread(target=self._chat, args=(n,)) for n in range(CLIENTS)]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        for thread in self._threads:
+            thread.join(120)
+
+    def _chat(self, number: int) -> None:
+        client = OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=90)
+        turn = number
+        while not self.stop.is_set():
+            try:
+                self.given.append(self._ask(client, QUESTIONS[turn % len(QUESTIONS)]))
+            except BaseException as exc:
+                self.failures.append(exc)
+            turn += 1
+
+    def _ask(self, client: OpenAI, question: str) -> Given:
+        asked, began, text, receipt = time.monotonic(), 0.0, "", None
+        messages = [{"role": "user", "content": question}]
+        stream = client.chat.completions.create(model="tandem", messages=messages, max_tokens=24, stream=True)
+        for chunk in stream:
+            piece = chunk.choices[0].delta.content or ""
+            began = began or (time.monotonic() if piece else 0.0)
+            text += piece
+            receipt = getattr(chunk, "tandem", receipt)
+        assert receipt is not None, "a stream without a receipt"
+        return Given(asked, began, receipt["adapter"], receipt["degraded"], text)
+
+
+@pytest.fixture
+def two(up, base_model, tmp_path: Path, make_adapter) -> Iterator[tuple[AdapterRef, AdapterRef]]:
+    """The active version of the running service, and a candidate that speaks otherwise."""
+    registry = Registry(up.data_dir / "adapters")
+    old = registry.active("house-style")
+    assert old is not None
+    new = make_adapter(registry, tmp_path / "candidate", seed=11, scale=0.02)
+    yield old, new
+    if registry.active("house-style") != old:
+        registry.promote(old, "tests")
+    httpx.post(f"{up.url}/v1/chat/completions", json=_body("Where is the office?"), timeout=60)  # loads it again
+
+
+def _body(question: str, **tandem: object) -> dict[str, object]:
+    messages = [{"role": "user", "content": question}]
+    return {"model": "tandem", "messages": messages, "max_tokens": 8, "tandem": tandem}
+
+
+def test_a_promotion_and_a_rollback_under_load(up, two):
+    old, new = two
+    changes = [(0.0, 0.0, old.served)]  # begun, done, what is active then
+    with Crowd(up.url) as crowd:
+        time.sleep(5)
+        for path, body, served in (
+            (f"{up.url}/v1/adapters/house-style/promote", {"digest": new.digest}, new.served),
+            (f"{up.url}/v1/adapters/house-style/rollback", None, old.served),
+            (f"{up.url}/v1/adapters/house-style/promote", {"digest": new.digest}, new.served),
+        ):
+            begun = time.monotonic()
+            answer = httpx.post(path, json=body, timeout=60)
+            assert answer.status_code == 200, answer.text
+            assert answer.json()["served"] == served
+            changes.append((begun, time.monotonic(), served))
+            time.sleep(6)
+    assert crowd.failures == []
+    assert {given.adapter for given in crowd.given} == {old.served, new.served}
+    assert all(given.degraded is None and given.text for given in crowd.given)
+    for given in crowd.given:
+        # Asked for over a second after a change: then it is the new one's. Before that, the old one may still be.
+        settled = [served for _, done, served in changes if done + LIVE_WITHIN <= given.asked]
+        moving = [
+            served for begun, done, served in changes if done + LIVE_WITHIN > given.asked and begun <= given.began
+        ]
+        assert given.adapter in (settled[-1:] + moving), (given, changes)
+    told = {"answers": len(crowd.given), "seconds": round(crowd.given[-1].began - crowd.given[0].asked, 1)}
+    for begun, done, served in changes[1:]:
+        after = [given for given in crowd.given if given.adapter == served and done <= given.asked < done + 6]
+        assert after, f"no answer of {served} was asked for after its promotion"
+        first = min(given.began for given in after)
+        told[f"at {begun - changes[1][0]:.0f} s"] = f"{done - begun:.3f} s, first text {first - done:.3f} s after"
+    sys.stderr.write(f"{json.dumps(told)}\n")  # the figures, shown by pytest -s

@@ -22,6 +22,7 @@ from tandem.schemas import Value
 from tandem.settings import CanarySettings
 from tandem.tables import AnswerRow
 
+CANARY_USER = "canary"  # who withdraws and promotes by itself, in the history and in the audit log
 MAX_ANSWERS = 2000  # of each side, the latest
 
 

@@ -5,7 +5,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 from tandem.errors import AdapterError, Busy, TandemError
 from tandem.registry import AdapterRef, Registry
@@ -22,8 +22,8 @@ class ActiveAdapter:
 
     The pointer and the canary beside it are read for each answer (two small files), so a promotion made by any process
     is live with the next question. A version is named to the model servers once; each has a name of its own, because
-    vLLM's prefix cache is keyed by the name. One that is neither active nor on trial is unloaded after its last answer,
-    because a model server has room for a few only.
+    vLLM's prefix cache is keyed by the name. One that is done with is unloaded after its last answer, because a model
+    server has room for a few only.
     """
 
     def __init__(self, registry: Registry, completions: Replicas, name: str) -> None:
@@ -110,14 +110,15 @@ class ActiveAdapter:
             await asyncio.sleep(0.1)
         async with self._lock:
             self._loaded.pop(ref.served, None)
+            self._last = None if self._last == ref else self._last
             await self._completions.unload_adapter(ref.served)
 
     async def tidy(self) -> None:
-        """Unloads what is neither active nor on trial and gives no answer."""
+        """Unloads what gives no answer and is neither active, nor on trial, nor what a rollback goes back to."""
         async with self._lock:
-            wanted = self._wanted()
+            wanted = await asyncio.to_thread(self._wanted)
             for ref in list(self._loaded.values()):
-                if ref.served in wanted or self._answers[ref.served]:
+                if ref in wanted or self._answers[ref.served]:
                     continue
                 del self._loaded[ref.served]
                 try:
@@ -177,13 +178,15 @@ class ActiveAdapter:
             yield
         finally:
             self._answers[ref.served] -= 1
-            if not self._answers[ref.served] and ref.served not in self._wanted():
+            if not self._answers[ref.served] and ref not in self._registry.speaking(self._name):
                 self._tidying = asyncio.get_running_loop().create_task(self.tidy())
 
-    def _wanted(self) -> set[str]:
-        trial = self._registry.canary(self._name)
-        active, _ = self._active()
-        return {ref.served for ref in (trial and trial[1], active or self._last) if ref}
+    def _wanted(self) -> set[AdapterRef | None]:
+        """What stays loaded: what speaks, and what a rollback would go back to."""
+        wanted = {*self._registry.speaking(self._name), self._last}
+        with suppress(TandemError):  # there is none
+            wanted.add(self._registry.predecessor(self._name))
+        return wanted
 
     def _blame(self, problem: str | None) -> None:
         if problem is not None and problem != self.problem:

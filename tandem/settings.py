@@ -141,7 +141,7 @@ class CanarySettings(Section):
         50, ge=10, description="Conversations that candidate and active version must each have had before a judgement."
     )
     confidence: float = Field(
-        0.995, gt=0.5, lt=1, description="How sure a difference must be, one-sided, before the candidate is withdrawn."
+        0.999, gt=0.5, lt=1, description="How sure a difference must be, one-sided, each time that one looks."
     )
     max_cited_loss: float = Field(
         0.1, ge=0, le=1, description="Withdrawn when the share of answers that cite is lower by this, and surely lower."

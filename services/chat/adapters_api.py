@@ -18,7 +18,7 @@ from tandem.adapter_version import AdapterVersion, describe, describe_all
 from tandem.adapters import ActiveAdapter
 from tandem.bootstrap import Container
 from tandem.database import Database
-from tandem.errors import ModelUnavailable
+from tandem.errors import ModelUnavailable, NotFound
 from tandem.registry import AdapterRef, Promotion, Registry
 from tandem.tables import AuditRow
 
@@ -125,11 +125,13 @@ class Switch:
         await self._audit(user, "withdraw", ref)
         return ref
 
-    async def delete(self, name: str, digest: str, user: str) -> AdapterRef:
+    async def delete(self, served: str, user: str) -> AdapterRef:
         """Removes a version, from the model servers too. Raises AdapterError when it answers."""
-        ref = await asyncio.to_thread(self._registry.get, f"{name}@{digest}")
+        if not served.partition("@")[2]:
+            raise NotFound(f"{served!r} names no version: write NAME@DIGEST.")
+        ref = await asyncio.to_thread(self._registry.get, served)
         await asyncio.to_thread(self._registry.check_deletable, ref)
-        if name == self._adapters.name:
+        if ref.name == self._adapters.name:
             try:
                 await self._adapters.unload(ref)
             except ModelUnavailable as exc:  # it will not be loaded again
@@ -181,9 +183,7 @@ def adapters_router(container: Container) -> APIRouter:
     @router.delete("/{served}")
     async def delete(served: str, principal: Admin) -> Deleted:
         """Removes the version `NAME@DIGEST` for good. Refused while it is active or on trial."""
-        name, _, digest = served.partition("@")
-        ref = await switch.delete(name, digest, principal.user)
-        return Deleted(served=ref.served)
+        return Deleted(served=(await switch.delete(served, principal.user)).served)
 
     @router.post("/{name}/promote")
     async def promote(name: str, body: PromoteRequest, principal: Admin) -> AdapterVersion:

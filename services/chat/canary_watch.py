@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from eval.canary import Judgement, judge
+from eval.canary import CANARY_USER, Judgement, judge
 from tandem.adapters import ActiveAdapter
 from tandem.database import Database
 from tandem.errors import NotFound, TandemError
@@ -17,8 +17,6 @@ from tandem.settings import Settings
 from tandem.tables import AuditRow
 
 log = logging.getLogger(__name__)
-
-ACTOR = "canary"  # who withdraws and promotes, in the history and in the audit log
 
 
 class CanaryWatch:
@@ -73,14 +71,14 @@ class CanaryWatch:
             if reasons:
                 self._withdraw(candidate, " ".join(reasons))
             elif after is not None and judgement.enough and judgement.candidate.conversations >= after:
-                self._registry.promote(candidate, ACTOR)
+                self._registry.promote(candidate, CANARY_USER)
                 self._audit("promote", candidate, f"It kept up for {judgement.candidate.conversations} conversations.")
                 log.info("the canary %s kept up and is active now", candidate.served)
             return judgement
 
     def _withdraw(self, candidate: AdapterRef, reason: str) -> None:
         try:
-            self._registry.withdraw_canary(self._name, ACTOR, reason, digest=candidate.digest)
+            self._registry.withdraw_canary(self._name, CANARY_USER, reason, digest=candidate.digest)
         except NotFound:  # a person was quicker
             return
         self._audit("withdraw", candidate, reason)
@@ -88,7 +86,7 @@ class CanaryWatch:
 
     def _audit(self, action: str, ref: AdapterRef, reason: str) -> None:
         with self._database.session() as session:
-            row = AuditRow(user=ACTOR, action=action, subject=ref.served, detail={"reason": reason})
+            row = AuditRow(user=CANARY_USER, action=action, subject=ref.served, detail={"reason": reason})
             row.created_at = datetime.now(UTC)
             session.add(row)
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from openai import OpenAI
 
-from tandem.registry import AdapterRef, Registry
+from tandem.registry import WEIGHTS, AdapterRef, Registry
 
 pytestmark = pytest.mark.model
 
@@ -131,3 +131,39 @@ def test_a_promotion_and_a_rollback_under_load(up, two):
         first = min(given.began for given in after)
         told[f"at {begun - changes[1][0]:.0f} s"] = f"{done - begun:.3f} s, first text {first - done:.3f} s after"
     sys.stderr.write(f"{json.dumps(told)}\n")  # the figures, shown by pytest -s
+
+
+def test_a_canary_keeps_to_its_conversations_and_is_stopped(up, two):
+    old, new = two
+    started = up.cli("adapters", "canary", new.served, "--share", "0.5", "--json")
+    assert started.returncode == 0, started.stderr
+    assert json.loads(started.stdout)["canary"] == 0.5
+
+    def adapter(conversation: str, question: str) -> str:
+        body = _body(question, conversation=conversation)
+        return httpx.post(f"{up.url}/v1/chat/completions", json=body, timeout=60).json()["tandem"]["adapter"]
+
+    conversations = [f"conversation {number}" for number in range(8)]
+    first = [adapter(name, QUESTIONS[0]) for name in conversations]
+    assert set(first) == {old.served, new.served}
+    assert [adapter(name, QUESTIONS[1]) for name in conversations] == first
+    state = httpx.get(f"{up.url}/v1/adapters/house-style/canary").json()["running"]
+    assert state["candidate"]["conversations"] == first.count(new.served)
+    assert (state["enough"], state["behind"]) == (False, [])
+    stopped = up.cli("adapters", "canary", "house-style", "--stop")
+    assert "on trial no more" in stopped.stdout, stopped.stderr
+    assert {adapter(name, QUESTIONS[0]) for name in conversations} == {old.served}
+
+
+def test_a_truncated_adapter_is_refused_while_the_old_one_answers(up, two):
+    old, new = two
+    whole = (new.path / WEIGHTS).read_bytes()
+    (new.path / WEIGHTS).write_bytes(whole[:-1000])
+    try:
+        refused = up.cli("adapters", "promote", new.served)
+        assert refused.returncode == 1
+        assert "not those it was registered with" in refused.stderr
+        answered = httpx.post(f"{up.url}/v1/chat/completions", json=_body(QUESTIONS[0]), timeout=60).json()
+        assert (answered["tandem"]["adapter"], answered["tandem"]["degraded"]) == (old.served, None)
+    finally:
+        (new.path / WEIGHTS).write_bytes(whole)

@@ -187,3 +187,19 @@ def test_a_trial_begins_and_ends(tmp_path: Path) -> None:
 
     killed_everywhere(tmp_path, both, look)
     assert seen == {False, True}
+
+
+def test_a_promotion_that_ends_a_trial(tmp_path: Path) -> None:
+    seen = set()
+
+    def change(house: House) -> None:
+        house.registry.start_canary(house.new, 0.5, "killed")
+        house.registry.promote(house.spare, "killed")
+
+    def look(house: House) -> None:
+        on_trial = house.registry.canary(NAME) is not None
+        seen.add((house.registry.active(NAME) == house.spare, on_trial))
+
+    killed_everywhere(tmp_path, change, look)
+    # The trial ends in the same instant: it was against another version.
+    assert seen == {(False, False), (False, True), (True, False)}

@@ -6,6 +6,7 @@ import { el, hint, moment, plural, problem, seconds } from "./dom.js";
 const percent = (share) => `${(100 * share).toFixed(share < 0.1 && share > 0 ? 1 : 0)}%`;
 const part = (count, all) => (all ? `${percent(count / all)} of ${all}` : "none yet");
 const TRIAL_SHARE = 0.1;
+const [HAD, CITED, DECLINED, TOOK] = ["Conversations", "Cites", "Declined", "Median"];
 
 /** The Adapters tab. */
 export class AdaptersTab {
@@ -45,12 +46,13 @@ export class AdaptersTab {
   /** The canary under way and how it stands, or how the last one ended. */
   trial(name, { running, last_end: end }) {
     if (!running) return end?.reason ? hint(`The last candidate on trial was withdrawn ${moment(end.at)}. ${end.reason}`) : null;
-    const row = (label, side) => el("tr", {}, el("th", { scope: "row" }, `${side.served} (${label})`), el("td", {}, String(side.conversations)), el("td", {}, part(side.cited, side.stated)), el("td", {}, part(side.declined, side.conversations)), el("td", {}, side.seconds === null ? "" : seconds(side.seconds * 1000)));
+    const cell = (label, text) => el("td", { "data-label": label }, text);
+    const row = (label, side) => el("tr", {}, cell("Adapter", el("span", {}, el("code", {}, side.served), ` ${label}`)), cell(HAD, String(side.conversations)), cell(CITED, part(side.cited, side.stated)), cell(DECLINED, part(side.declined, side.conversations)), cell(TOOK, side.seconds === null ? "" : seconds(side.seconds * 1000)));
     return el(
       "div",
       { class: "card" },
       el("p", {}, `On trial since ${moment(running.started_at)}: a candidate answers ${percent(running.share)} of the conversations.`, running.enough ? "" : " These are too few to judge by yet."),
-      el("table", {}, el("thead", {}, el("tr", {}, ["Adapter", "Conversations", "Cite a source", "Declined", "Median answer"].map((title) => el("th", { scope: "col" }, title)))), el("tbody", {}, row("candidate", running.candidate), row("active", running.active))),
+      el("table", {}, el("thead", {}, el("tr", {}, ["Adapter", HAD, CITED, DECLINED, TOOK].map((title) => el("th", { scope: "col" }, title)))), el("tbody", {}, row("candidate", running.candidate), row("active", running.active))),
       running.behind.map((reason) => el("p", { class: "notice bad" }, reason)),
       el("div", { class: "row end" }, el("button", { type: "button", class: "quiet", onclick: () => this.act(address(name, "canary"), undefined, (version) => `${version.served} is on trial no more.`, "DELETE") }, "Stop the trial")),
     );

@@ -20,7 +20,6 @@ from tandem.manifest import CONFIG, MANIFEST, WEIGHTS, AdapterRef, Gate, Manifes
 from tandem.pointer import Kind, Pointer, Promotion
 from tandem.serving import Serving, serving_of
 from tandem.settings import Settings
-from tandem.soundness import adapter_modules, check_sound
 from tandem.versions import DIGEST, NAME, Versions
 
 __all__ = [
@@ -114,6 +113,8 @@ class Registry(Versions):
         Raises:
             AdapterError: It may not; the message says why.
         """
+        from tandem.soundness import check_sound  # loads numpy, which only looking at the registry needs not
+
         serving = self._serving
         self.verify(ref, base_digest=serving.base_digest)
         if serving.like_active:
@@ -237,6 +238,8 @@ class Registry(Versions):
 
     def _like_active(self, ref: AdapterRef, serving: Serving) -> Serving:
         """Where the base model cannot be seen: an adapter must fit what the active version fits."""
+        from tandem.soundness import adapter_modules
+
         try:
             active = self.active(ref.name)
             made_for = self.manifest(active).base_digest if active else None

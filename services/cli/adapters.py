@@ -5,8 +5,6 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from eval.canary import judge
-from services.cli.evaluation import state_database
 from services.cli.options import AsJson, DataDir, Target, out, show, target
 from tandem.adapter_version import describe, describe_all
 from tandem.errors import InputError
@@ -155,6 +153,9 @@ def _standing(name: str, data_dir: DataDir, as_json: bool) -> None:
     if place.server:
         state = place.server.get(f"/v1/adapters/{name}/canary")
     else:
+        from eval.canary import judge
+        from services.cli.evaluation import state_database
+
         registry = _registry(place)
         with state_database(place) as database:
             running = judge(database, registry, name, place.settings.canary)

@@ -845,6 +845,14 @@ async def test_without_the_model_an_adapter_is_promoted_and_loaded_later(house: 
     assert house.registry.active("house-style") == first
 
 
+async def test_a_request_may_name_its_conversation(house: House):
+    await house.ask(tandem={"conversation": "ticket-4711"})
+    await house.ask()
+    assert [ask.conversation for ask in house.assistant.asked] == ["ticket-4711", ""]
+    for wrong in (7, "x" * 201):
+        assert (await house.ask(tandem={"conversation": wrong})).status_code == 400
+
+
 async def test_a_canary_is_started_shown_and_stopped(house: House, tmp_path: Path):
     old, new, _ = three_versions(house, tmp_path)
     async with house.client() as client:

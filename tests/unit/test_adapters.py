@@ -1,7 +1,7 @@
 """Which adapter gives an answer, and what the model servers are told. The model servers are doubles, for faults."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -10,11 +10,15 @@ import pytest
 
 import tandem.adapters
 from tandem.adapters import ActiveAdapter
+from tandem.assistant import Assistant
 from tandem.completions import Completion, Completions, Delta
-from tandem.errors import AdapterError, Busy, ModelUnavailable
+from tandem.database import Database
+from tandem.errors import AdapterError, Busy, ModelUnavailable, TandemError
 from tandem.registry import AdapterRef, Registry
 from tandem.replicas import Replicas
-from tandem.schemas import Sampling
+from tandem.schemas import OPERATOR, Answer, Ask, Message, Sampling
+from tandem.settings import Settings
+from tandem.style import load_style
 from tests.adapter_files import add_adapter
 
 NAME = "house-style"
@@ -31,6 +35,7 @@ class ServerDouble:
     refused: set[str] = field(default_factory=set)
     down: bool = False
     breaks_after: int = 99
+    fault: type[TandemError] = ModelUnavailable
     hold: asyncio.Event | None = None
 
     def _called(self, call: str, name: str) -> None:
@@ -55,7 +60,7 @@ class ServerDouble:
             raise AdapterError(f"The model server has no adapter {model!r}.")
         for number in range(3):
             if number == self.breaks_after:
-                raise ModelUnavailable("broke")
+                raise self.fault("broke")
             yield Delta(text=f"{model} ")
             if self.hold:
                 await self.hold.wait()
@@ -241,3 +246,46 @@ async def test_one_server_that_refuses_an_adapter_is_enough_to_refuse_it():
     assert two.loaded == []
     with pytest.raises(AdapterError):
         await said(client, "a@1")
+
+
+@pytest.fixture
+def assistant(active: ActiveAdapter, server: ServerDouble, settings: Settings) -> Iterator[Assistant]:
+    database = Database(settings.database)
+    database.migrate()
+    unused: Any = None
+    yield Assistant(unused, unused, replicas(server), active, database, load_style(settings.style), settings)
+    database.close()
+
+
+async def answer_of(assistant: Assistant, **options: Any) -> Answer:
+    ask = Ask(messages=(Message(role="user", content="How?"),), arm="style", principal=OPERATOR, **options)
+    *_, answer = [event async for event in assistant.answer(ask)]
+    assert isinstance(answer, Answer)
+    return answer
+
+
+async def test_the_receipt_names_the_one_adapter_that_spoke(assistant, registry, server, refs):
+    registry.promote(refs[0], "ada")
+    registry.start_canary(refs[1], 0.5, "ada")
+    seen = set()
+    for number in range(12):
+        answer = await answer_of(assistant, conversation=f"conversation {number}")
+        assert set(answer.text.split()) == {answer.adapter}
+        assert (await answer_of(assistant, conversation=f"conversation {number}")).adapter == answer.adapter
+        seen.add(answer.adapter)
+    assert seen == {refs[0].served, refs[1].served}
+
+
+async def test_the_base_model_answers_for_an_adapter_that_fails_but_never_finishes_its_answer(
+    assistant, registry, server, refs
+):
+    registry.promote(refs[0], "ada")
+    server.breaks_after, server.fault = 0, AdapterError
+    with pytest.raises(AdapterError):  # the double fails for the base model too
+        await answer_of(assistant)
+    assert [name for call, name in server.calls if call == "stream"][-1] == "base"
+    server.calls.clear()
+    server.breaks_after = 1
+    with pytest.raises(AdapterError):
+        await answer_of(assistant)
+    assert "base" not in [name for _, name in server.calls]

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
-from tandem.errors import AdapterError, Busy, TandemError
+from tandem.errors import AdapterError, Busy, TandemError, Unavailable
 from tandem.registry import AdapterRef, Registry
 from tandem.replicas import Replicas
 
@@ -113,8 +113,15 @@ class ActiveAdapter:
             self._last = None if self._last == ref else self._last
             await self._completions.unload_adapter(ref.served)
 
+    async def prepare(self) -> None:
+        """Loads the newest version if its gate let it pass: likely the next one promoted, and then it need not load."""
+        ref = await asyncio.to_thread(self._next)
+        if ref is not None:
+            with suppress(AdapterError, Unavailable):  # its promotion says why
+                await self._load(ref)
+
     async def tidy(self) -> None:
-        """Unloads what gives no answer and is neither active, nor on trial, nor what a rollback goes back to."""
+        """Unloads what gives no answer and is neither active, nor on trial, nor likely to be active next."""
         async with self._lock:
             wanted = await asyncio.to_thread(self._wanted)
             for ref in list(self._loaded.values()):
@@ -182,11 +189,21 @@ class ActiveAdapter:
                 self._tidying = asyncio.get_running_loop().create_task(self.tidy())
 
     def _wanted(self) -> set[AdapterRef | None]:
-        """What stays loaded: what speaks, and what a rollback would go back to."""
-        wanted = {*self._registry.speaking(self._name), self._last}
+        """What stays loaded: what speaks, what a rollback would go back to, and what is promoted next."""
+        wanted = {*self._registry.speaking(self._name), self._last, self._next()}
         with suppress(TandemError):  # there is none
             wanted.add(self._registry.predecessor(self._name))
         return wanted
+
+    def _next(self) -> AdapterRef | None:
+        """The newest version, if it passed its gate."""
+        newest = next((ref for ref in self._registry.list() if ref.name == self._name), None)
+        if newest is None:
+            return None
+        with suppress(AdapterError):
+            gate = self._registry.manifest(newest).gate
+            return newest if gate is not None and gate.passed else None
+        return None
 
     def _blame(self, problem: str | None) -> None:
         if problem is not None and problem != self.problem:

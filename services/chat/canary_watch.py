@@ -26,7 +26,7 @@ class CanaryWatch:
         settings: The margins.
         database: Holds the receipts; the end of a trial is written into its audit log.
         registry: Holds the trial.
-        adapters: Says what the model servers refuse; unloads what is done with.
+        adapters: Says what the model servers refuse; loads what may be promoted next, unloads what is done with.
     """
 
     def __init__(self, settings: Settings, database: Database, registry: Registry, adapters: ActiveAdapter) -> None:
@@ -42,6 +42,7 @@ class CanaryWatch:
             await asyncio.sleep(self._settings.canary.check_every)
             try:
                 await asyncio.to_thread(self.look)
+                await self._adapters.prepare()
                 await self._adapters.tidy()
             except TandemError as exc:
                 log.warning("the canary could not be judged: %s", exc.message)

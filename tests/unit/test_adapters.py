@@ -1,80 +1,26 @@
 """Which adapter gives an answer, and what the model servers are told. The model servers are doubles, for faults."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 import tandem.adapters
 from tandem.adapters import ActiveAdapter
 from tandem.assistant import Assistant
-from tandem.completions import Completion, Completions, Delta
 from tandem.database import Database
-from tandem.errors import AdapterError, Busy, ModelUnavailable, TandemError
-from tandem.registry import AdapterRef, Registry
-from tandem.replicas import Replicas
-from tandem.schemas import OPERATOR, Answer, Ask, Message, Sampling
+from tandem.errors import AdapterError, Busy
+from tandem.registry import AdapterRef, Gate, Registry
+from tandem.schemas import OPERATOR, Answer, Ask, Message
 from tandem.settings import Settings
 from tandem.style import load_style
-from tests.adapter_files import add_adapter
+from tests.adapter_files import NOW, add_adapter
+from tests.server_double import ServerDouble, replicas
 
 NAME = "house-style"
-ASK = [{"role": "user", "content": "How?"}]
-
-
-@dataclass
-class ServerDouble:
-    """A model server: says which adapter it answers with, in three pieces; `down` and `refused` are its faults."""
-
-    base_url: str = "http://double/v1"
-    loaded: list[str] = field(default_factory=list)
-    calls: list[tuple[str, str]] = field(default_factory=list)
-    refused: set[str] = field(default_factory=set)
-    down: bool = False
-    breaks_after: int = 99
-    fault: type[TandemError] = ModelUnavailable
-    hold: asyncio.Event | None = None
-
-    def _called(self, call: str, name: str) -> None:
-        if self.down:
-            raise ModelUnavailable("down")
-        self.calls.append((call, name))
-
-    async def load_adapter(self, name: str, path: Path) -> None:
-        self._called("load", name)
-        if name in self.refused:
-            raise AdapterError(f"The model server refuses the adapter {name!r}.")
-        self.loaded.append(name)
-
-    async def unload_adapter(self, name: str) -> None:
-        self._called("unload", name)
-        if name in self.loaded:
-            self.loaded.remove(name)
-
-    async def stream(self, messages: Any, model: str, sampling: Sampling) -> AsyncIterator[Delta]:
-        self._called("stream", model)
-        if "@" in model and model not in self.loaded:
-            raise AdapterError(f"The model server has no adapter {model!r}.")
-        for number in range(3):
-            if number == self.breaks_after:
-                raise self.fault("broke")
-            yield Delta(text=f"{model} ")
-            if self.hold:
-                await self.hold.wait()
-
-    async def complete(self, messages: Any, model: str, sampling: Sampling) -> Completion:
-        return Completion(text="".join([delta.text async for delta in self.stream(messages, model, sampling)]))
-
-
-def replicas(*servers: ServerDouble) -> Replicas:
-    return Replicas([cast(Completions, server) for server in servers])
-
-
-async def said(client: Replicas, model: str) -> list[str]:
-    return [delta.text.strip() async for delta in client.stream(ASK, model, Sampling())]
 
 
 async def speaks(active: ActiveAdapter, conversation: str = "c") -> AdapterRef | None:
@@ -162,6 +108,25 @@ async def test_a_version_is_ready_before_it_is_promoted(active, registry, server
             raise AssertionError("a refused adapter must not become active")
 
 
+async def test_the_newest_that_passed_its_gate_is_loaded_before_anybody_promotes_it(active, registry, server, tmp_path):
+    made = [NOW + timedelta(days=n) for n in range(4)]
+    old, passed = (
+        add_adapter(registry, tmp_path / str(n), n, created_at=made[n], gate=Gate(passed=True)) for n in (0, 1)
+    )
+    registry.promote(old, "ada")
+    for _ in range(2):
+        await active.prepare()
+        await active.tidy()
+        assert server.loaded == [passed.served]
+    failed = add_adapter(registry, tmp_path / "2", 2, created_at=made[2], gate=Gate(passed=False))
+    await active.prepare()
+    assert failed.served not in server.loaded
+    refused = add_adapter(registry, tmp_path / "3", 3, created_at=made[3], gate=Gate(passed=True))
+    server.refused.add(refused.served)
+    await active.prepare()
+    assert await speaks(active) == old
+
+
 async def test_a_candidate_gets_its_share_and_a_refused_one_gets_none(active, registry, server, refs):
     registry.promote(refs[0], "ada")
     registry.start_canary(refs[1], 0.3, "ada")
@@ -189,63 +154,6 @@ async def test_a_deletion_waits_for_answers(active, registry, server, refs, monk
         assert refs[0].served in server.loaded
     await active.unload(refs[0])
     assert refs[0].served not in server.loaded
-
-
-async def test_adapters_reach_every_server_and_requests_are_spread():
-    one, two = ServerDouble(), ServerDouble()
-    client = replicas(one, two)
-    await client.load_adapter("a@1", Path("/a"))
-    assert one.loaded == two.loaded == ["a@1"]
-    for _ in range(4):
-        assert await said(client, "a@1") == ["a@1"] * 3
-    assert one.calls.count(("stream", "a@1")) == two.calls.count(("stream", "a@1")) == 2
-    one.hold = asyncio.Event()
-    held = client.stream(ASK, "a@1", Sampling())
-    await anext(held)  # it is the turn of the first, which is busy from now on
-    for _ in range(3):
-        await said(client, "a@1")
-    assert two.calls.count(("stream", "a@1")) == 2 + 3
-    await held.aclose()
-    await client.unload_adapter("a@1")
-    assert one.loaded == two.loaded == []
-
-
-async def test_a_server_that_is_down_is_passed_over_and_gets_its_adapters_when_it_is_back():
-    one, two = ServerDouble(), ServerDouble()
-    client = replicas(one, two)
-    one.down = True
-    await client.load_adapter("a@1", Path("/a"))
-    assert [await said(client, "a@1") for _ in range(4)] == [["a@1"] * 3] * 4
-    one.down, two.down = False, True
-    assert await said(client, "a@1") == ["a@1"] * 3  # and one has loaded it
-    assert one.loaded == ["a@1"]
-    one.loaded.clear()  # restarted
-    assert (await client.complete(ASK, "a@1", Sampling())).text.split() == ["a@1"] * 3
-    one.down = True
-    with pytest.raises(ModelUnavailable):
-        await said(client, "a@1")
-    with pytest.raises(ModelUnavailable):
-        await client.load_adapter("b@1", Path("/b"))
-
-
-async def test_an_answer_is_not_finished_by_another_server():
-    one, two = ServerDouble(breaks_after=1), ServerDouble(breaks_after=1)
-    client = replicas(one, two)
-    deltas = client.stream(ASK, "base", Sampling())
-    assert (await anext(deltas)).text == "base "
-    with pytest.raises(ModelUnavailable):
-        await anext(deltas)
-    assert len(one.calls) + len(two.calls) == 1
-
-
-async def test_one_server_that_refuses_an_adapter_is_enough_to_refuse_it():
-    one, two = ServerDouble(refused={"a@1"}), ServerDouble()
-    client = replicas(one, two)
-    with pytest.raises(AdapterError, match="refuses"):
-        await client.load_adapter("a@1", Path("/a"))
-    assert two.loaded == []
-    with pytest.raises(AdapterError):
-        await said(client, "a@1")
 
 
 @pytest.fixture

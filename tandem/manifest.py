@@ -25,6 +25,8 @@ class Gate(Value):
         examples: Held-out questions that were asked.
         metrics: For each arm (candidate, base, active) the mean of each measure, 0 to 1.
         differences: For each comparison, such as `candidate-base`, and measure: mean, low and high of the difference.
+        context: How often answers follow true and changed passages: pairs, true, other, remembered.
+        memory: Exposure of planted canaries in bits, how probable that is by chance, and verbatim spans closed-book.
     """
 
     passed: bool
@@ -32,6 +34,8 @@ class Gate(Value):
     examples: int = 0
     metrics: dict[str, dict[str, float]] = Field(default_factory=dict)
     differences: dict[str, dict[str, tuple[float, float, float]]] = Field(default_factory=dict)
+    context: dict[str, float] = Field(default_factory=dict)
+    memory: dict[str, float] = Field(default_factory=dict)
 
 
 class Manifest(Value):

@@ -135,31 +135,6 @@ class AdapterSettings(Section):
     )
 
 
-class CanarySettings(Section):
-    share: float = Field(0.1, gt=0, le=1, description="Share of conversations that a candidate answers.")
-    min_conversations: int = Field(
-        50, ge=10, description="Conversations that candidate and active version must each have had before a judgement."
-    )
-    confidence: float = Field(
-        0.999, gt=0.5, lt=1, description="How sure a difference must be, one-sided, each time that one looks."
-    )
-    max_cited_loss: float = Field(
-        0.1, ge=0, le=1, description="Withdrawn when the share of answers that cite is lower by this, and surely lower."
-    )
-    max_declined_gain: float = Field(
-        0.1, ge=0, le=1, description="Withdrawn when the share of declined questions is higher by this, and surely so."
-    )
-    max_slowdown: float = Field(
-        1.5, gt=1, description="Withdrawn when the median answer takes this many times as long, and answers surely do."
-    )
-    check_every: float = Field(15.0, gt=0, description="Seconds between two judgements.")
-    promote_after: int | None = Field(
-        None,
-        ge=10,
-        description="Conversations after which a candidate that keeps up is promoted; unset leaves it to people.",
-    )
-
-
 class TrainingSettings(Section):
     examples: Path = Field(REPOSITORY / "samples" / "style" / "examples.jsonl", description="Style examples.")
     heldout: Path = Field(REPOSITORY / "samples" / "style" / "heldout.jsonl", description="Examples for the gate.")
@@ -189,6 +164,31 @@ class ServerSettings(Section):
     max_queue: int = Field(16, ge=0, description="Requests that may wait; further ones get 429.")
     max_body_bytes: int = Field(1_000_000, gt=0, description="Largest JSON request body.")
     max_upload_bytes: int = Field(50_000_000, gt=0, description="Largest uploaded document.")
+
+
+class CanarySettings(Section):
+    share: float = Field(0.1, gt=0, le=1, description="Share of conversations that a candidate answers.")
+    min_conversations: int = Field(
+        50, ge=10, description="Conversations that candidate and active version must each have had before a judgement."
+    )
+    confidence: float = Field(
+        0.999, gt=0.5, lt=1, description="How sure a difference must be, one-sided, each time that one looks."
+    )
+    max_cited_loss: float = Field(
+        0.1, ge=0, le=1, description="Withdrawn when the share of answers that cite is lower by this, and surely lower."
+    )
+    max_declined_gain: float = Field(
+        0.1, ge=0, le=1, description="Withdrawn when the share of declined questions is higher by this, and surely so."
+    )
+    max_slowdown: float = Field(
+        1.5, gt=1, description="Withdrawn when the median answer takes this many times as long, and answers surely do."
+    )
+    check_every: float = Field(15.0, gt=0, description="Seconds between two judgements.")
+    promote_after: int | None = Field(
+        None,
+        ge=10,
+        description="Conversations after which a candidate that keeps up is promoted; unset leaves it to people.",
+    )
 
 
 class ApiKey(Section):

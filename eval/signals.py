@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
+from eval.canary import CANARY_USER
 from eval.suite import EVAL_USER
 from tandem.database import Database
 from tandem.declines import is_decline
@@ -83,6 +84,7 @@ def compute_signals(
             _last_training(session),
         ]
     signals.append(_adapter(registry, settings.adapter.name))
+    signals.append(_canary(registry, settings.adapter.name, now))
     return sorted(signals, key=lambda signal: not signal.firing)
 
 
@@ -252,6 +254,16 @@ def _adapter(registry: Registry, name: str) -> Signal:
         said = f"{ref.served} was trained on the prompt {trained_on}, and {PROMPT_VERSION} is in use."
         return _count("adapter_mismatch", 1, said, action)
     return _count("adapter_mismatch", 0, f"{ref.served} was trained on the prompt in use.", action)
+
+
+def _canary(registry: Registry, name: str, now: datetime) -> Signal:
+    """Whether the last candidate on trial fell behind and was withdrawn by itself, within the week."""
+    action = "The active adapter answers. Compare them with `tandem adapters show`; train again on better examples."
+    ends = [entry for entry in registry.history(name) if entry.kind != "delete"]
+    last = ends[-1] if ends else None
+    if last is None or last.kind != "withdraw" or last.by != CANARY_USER or last.at < now - WINDOW:
+        return _count("canary_withdrawn", 0, "No candidate was withdrawn since the last change.", action)
+    return _count("canary_withdrawn", 1, f"{name}@{last.digest[:12]} was withdrawn. {last.reason}", action)
 
 
 def _share(

@@ -13,6 +13,7 @@ from ingest.watch import watch
 from services.address import announced
 from services.chat.app import create_app
 from services.chat.auth import LocalOnly
+from services.chat.canary_watch import CanaryWatch
 from services.chat.library import Library
 from services.http import check_port, listening, stop_on_signals
 from services.ingest.runs import IngestRuns
@@ -74,7 +75,7 @@ class Embedded:
 
     Args:
         settings: The configuration.
-        with_model: Start vLLM as a child, unless `settings.model.url` names an endpoint.
+        with_model: Start vLLM as a child, unless `settings.model` names an endpoint.
         say: Told one line at a time what is happening.
         first_documents: A folder to ingest when there are no documents yet.
     """
@@ -89,7 +90,7 @@ class Embedded:
     ) -> None:
         self._settings = settings
         self._first_documents = first_documents
-        self._with_model = with_model and settings.model.url is None
+        self._with_model = with_model and not settings.model.endpoints
         self._say = say
 
     async def run(self, on_ready: Callable[[str], None] | None = None) -> None:
@@ -108,11 +109,11 @@ class Embedded:
             weights = await asyncio.to_thread(ensure_models, settings, base=self._with_model)
             model = None
             if self._with_model:
-                model = ModelServer(settings, weights.base, Registry(settings.registry))
+                model = ModelServer(settings, weights.base, Registry.open(settings))
                 await model.start()
                 stack.push_async_callback(model.stop)
                 self._say("Starting vLLM (about half a minute) ...")
-            url = model.url if model else settings.model.url or NOWHERE
+            url = model.url if model else settings.model.endpoints or NOWHERE
             container = await asyncio.to_thread(bootstrap, settings, model_url=url)
             stack.push_async_callback(container.aclose)
             await self._serve(stack, container, model, stop, on_ready)
@@ -135,7 +136,11 @@ class Embedded:
             runs.start([], OPERATOR.user)
         trainer = Trainer(settings, container.database)
         app = create_app(container, ingestion=runs)
-        tasks = [asyncio.create_task(trainer.run(), name="trainer")]
+        watching = CanaryWatch(settings, container.database, container.registry, container.adapters)
+        tasks = [
+            asyncio.create_task(trainer.run(), name="trainer"),
+            asyncio.create_task(watching.run(), name="canary"),
+        ]
         if settings.ingest.watch:
             tasks.append(asyncio.create_task(watch(ingestor, settings.ingest.watch, stop), name="watch"))
         stack.push_async_callback(_cancel, tasks)

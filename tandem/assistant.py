@@ -9,14 +9,16 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from tandem.adapters import ActiveAdapter
+from tandem.canary import conversation_key
 from tandem.citations import AnswerFilter
-from tandem.completions import Completions, Delta
+from tandem.completions import Delta
 from tandem.database import Database
 from tandem.declines import is_decline
 from tandem.errors import AdapterError, ModelUnavailable
 from tandem.evidence import EvidenceSelector
 from tandem.prompt import DECLINE, PROMPT_VERSION, Source, build_messages
 from tandem.registry import AdapterRef
+from tandem.replicas import Replicas
 from tandem.retriever import Retriever
 from tandem.rewrite import standalone_question
 from tandem.schemas import Answer, Ask, Message, Passage, Usage, Value, uses_adapter, uses_retrieval
@@ -64,7 +66,7 @@ class Assistant:
         self,
         retriever: Retriever,
         evidence: EvidenceSelector,
-        completions: Completions,
+        completions: Replicas,
         adapters: ActiveAdapter,
         database: Database,
         style: StyleGuide,
@@ -146,19 +148,21 @@ class Assistant:
         draft.declined = is_decline("".join(draft.pieces))
 
     async def _stream(self, draft: _Draft, messages: list[dict[str, str]]) -> AsyncIterator[Delta]:
-        """Streams from the adapter where the arm wants one, else from the base model."""
+        """Streams from one adapter where the arm wants one, else from the base model."""
         sampling = draft.ask.sampling
         if uses_adapter(draft.ask.arm):
-            for _ in range(2):  # the model server may have restarted and lost the adapter: load it again, once
-                draft.adapter = await self._adapters.current()
-                if draft.adapter is None:
-                    break
+            async with self._adapters.speaker(_conversation(draft.ask)) as draft.adapter:
                 try:
-                    async for delta in self._completions.stream(messages, draft.adapter.served, sampling):
-                        yield delta
-                    return
-                except AdapterError:
-                    self._adapters.forget()
+                    if draft.adapter is not None:
+                        async for delta in self._completions.stream(messages, draft.adapter.served, sampling):
+                            yield delta
+                        return
+                except AdapterError as exc:
+                    if draft.pieces:  # the base model must not finish what an adapter began
+                        raise
+                    log.warning("%s", exc.message)
+                    assert draft.adapter is not None
+                    self._adapters.forget(draft.adapter)
             draft.adapter, draft.degraded = None, "no_adapter"
         async for delta in self._completions.stream(messages, self._settings.model.name, sampling):
             yield delta
@@ -225,6 +229,11 @@ class Assistant:
                     created_at=datetime.now(UTC),
                 )
             )
+
+
+def _conversation(ask: Ask) -> str:
+    first = next(turn.content for turn in ask.messages if turn.role == "user")
+    return conversation_key(ask.principal.user, first, ask.conversation)
 
 
 def _shorten(text: str) -> str:

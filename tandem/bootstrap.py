@@ -1,5 +1,6 @@
 """Puts the parts together: one function for production, tests and the embedded process."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tandem.adapters import ActiveAdapter
@@ -12,6 +13,7 @@ from tandem.evidence import EvidenceSelector
 from tandem.generations import Generations, live_recipe
 from tandem.qdrant import open_qdrant
 from tandem.registry import Registry
+from tandem.replicas import Replicas
 from tandem.retriever import Retriever
 from tandem.settings import Settings
 from tandem.sparse import SparseEncoder
@@ -30,7 +32,7 @@ class Container:
     sparse: SparseEncoder
     retriever: Retriever
     registry: Registry
-    completions: Completions
+    completions: Replicas
     adapters: ActiveAdapter
     assistant: Assistant
     style: StyleGuide
@@ -42,12 +44,13 @@ class Container:
         self.database.close()
 
 
-def bootstrap(settings: Settings, *, model_url: str) -> Container:
+def bootstrap(settings: Settings, *, model_url: str | Sequence[str]) -> Container:
     """Builds every part from the settings; opens the database and the index.
 
     Args:
         settings: The configuration, read once by the caller.
-        model_url: OpenAI-compatible endpoint, ending in /v1; it need not answer yet.
+        model_url: OpenAI-compatible endpoint, ending in /v1, or several with the same base model; they need not answer
+            yet.
 
     Raises:
         ModelUnavailable: The embedding model was not prepared.
@@ -60,9 +63,10 @@ def bootstrap(settings: Settings, *, model_url: str) -> Container:
     embedder = generations.embedder
     sparse = SparseEncoder()
     retriever = Retriever(database, generations, sparse, settings.retrieval)
-    registry = Registry(settings.registry)
+    registry = Registry.open(settings)
     key = settings.model.api_key.get_secret_value() if settings.model.api_key else None
-    completions = Completions(model_url, key, settings.model.timeout)
+    urls = (model_url,) if isinstance(model_url, str) else model_url
+    completions = Replicas([Completions(url, key, settings.model.timeout) for url in urls])
     adapters = ActiveAdapter(registry, completions, settings.adapter.name)
     style = load_style(settings.style)
     evidence = EvidenceSelector(embedder, sparse, settings.retrieval)

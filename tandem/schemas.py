@@ -175,6 +175,7 @@ class Ask(Value):
     top_k: int | None = None
     sampling: Sampling = Sampling()
     instructions: str = ""  # what the application put into its own system message
+    conversation: str = ""  # its name for the conversation, by which a canary keeps to one adapter
 
 
 class Usage(Value):

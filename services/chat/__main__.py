@@ -6,6 +6,7 @@ import logging
 
 from ingest.run import Ingestor
 from services.chat.app import create_app
+from services.chat.canary_watch import CanaryWatch
 from services.http import listening, stop_on_signals
 from services.ingest.runs import IngestRuns
 from tandem.bootstrap import bootstrap
@@ -22,20 +23,25 @@ async def serve(settings: Settings) -> None:
         SettingsError: No model endpoint is named.
         Unavailable: A part does not answer, or the port is taken.
     """
-    if settings.model.url is None:
+    if not settings.model.endpoints:
         raise SettingsError(
             "The chat service needs a model endpoint: set TANDEM_MODEL__URL, such as http://model:8000/v1. "
             "`tandem up` starts a model of its own."
         )
     async with contextlib.AsyncExitStack() as stack:
-        container = await asyncio.to_thread(bootstrap, settings, model_url=settings.model.url)
+        container = await asyncio.to_thread(bootstrap, settings, model_url=settings.model.endpoints)
         stack.push_async_callback(container.aclose)
         ingestor = Ingestor(container.database, container.generations, container.sparse, settings)
         stack.callback(ingestor.close)
         runs = IngestRuns(container.database, ingestor)
         stack.push_async_callback(runs.close)
         await stack.enter_async_context(listening(create_app(container, runs), settings.server))
-        await stop_on_signals().wait()
+        watch = CanaryWatch(settings, container.database, container.registry, container.adapters)
+        watching = asyncio.create_task(watch.run(), name="canary")
+        try:
+            await stop_on_signals().wait()
+        finally:
+            watching.cancel()
 
 
 def main() -> int:

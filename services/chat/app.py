@@ -60,7 +60,7 @@ def create_app(container: Container, ingestion: IngestRuns | None = None) -> Fas
         documents_router(Library(container.database), ingestion, max_upload=settings.server.max_upload_bytes)
     )
     app.include_router(ingest_router(RunLog(container.database), ingestion, server_paths=settings.ingest.server_paths))
-    app.include_router(adapters_router(container.registry, container.database))
+    app.include_router(adapters_router(container))
     overview = Overview(container.database, settings)
     app.include_router(training_router(overview, settings.adapter.name))
     app.include_router(examples_router(overview.candidates))

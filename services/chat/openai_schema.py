@@ -108,6 +108,13 @@ class TandemOptions(BaseModel):
     groups: list[str] | None = Field(
         None, max_length=100, description="Answer as for a reader with only these groups; never more than one's own."
     )
+    conversation: Plain = Field(
+        "",
+        max_length=200,
+        description="A name for the conversation: while a canary runs, all its answers come from one adapter. Without "
+        "one, the asker and the first question of `messages` tell conversations apart.",
+        examples=["ticket-4711"],
+    )
 
 
 class ChatRequest(Body):
@@ -211,6 +218,7 @@ class ChatRequest(Body):
             principal=principal,
             as_of=options.as_of,
             top_k=options.top_k,
+            conversation=options.conversation,
             sampling=Sampling(**sampling),
         )
 

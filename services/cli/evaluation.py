@@ -67,7 +67,7 @@ async def _assistant(place: Target) -> AsyncIterator[Answering]:
     prepare_data_dir(settings)
     weights = await asyncio.to_thread(ensure_models, settings)
     err.print("No server is running: starting vLLM for the length of this command ...", style="dim")
-    model = ModelServer(settings, weights.base, Registry(settings.registry))
+    model = ModelServer(settings, weights.base, Registry.open(settings))
     await model.start()
     try:
         container = await asyncio.to_thread(bootstrap, settings, model_url=model.url)

@@ -113,7 +113,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """
     folders = watched_folders(settings)
     async with contextlib.AsyncExitStack() as stack:
-        container = await asyncio.to_thread(bootstrap, settings, model_url=settings.model.url or NOWHERE)
+        container = await asyncio.to_thread(bootstrap, settings, model_url=settings.model.endpoints or NOWHERE)
         stack.push_async_callback(container.aclose)
         ingestor = Ingestor(container.database, container.generations, container.sparse, settings)
         stack.callback(ingestor.close)

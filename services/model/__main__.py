@@ -15,7 +15,7 @@ from tandem.settings import Settings, load_settings
 async def serve(settings: Settings) -> None:
     """Serves until SIGINT or SIGTERM."""
     weights = await asyncio.to_thread(ensure_models, settings, embedder=False)
-    server = ModelServer(settings, weights.base, Registry(settings.registry))
+    server = ModelServer(settings, weights.base, Registry.open(settings))
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -239,10 +239,12 @@ class ModelServer:
         command += ["--max-model-len", str(model.max_model_len), "--max-num-seqs", str(model.max_num_seqs)]
         command += ["--dtype", _dtype(model.dtype), "--uvicorn-log-level", "warning"]
         command += ["--enable-lora", "--max-loras", str(model.max_loras), "--max-lora-rank", str(model.max_lora_rank)]
+        # An adapter that is loaded beside those in use must not throw one of them out, to be read from disk again.
+        command += ["--max-cpu-loras", str(model.max_loras + 2)]
         if on_cpu():
             command += ["--block-size", "32"]  # with the default of 128 short prompts never come from the prefix cache
-        if active := self._active():
-            command += ["--lora-modules", f"{active.served}={active.path.resolve()}"]
+        if wanted := self._wanted():
+            command += ["--lora-modules", *(f"{ref.served}={ref.path.resolve()}" for ref in wanted)]
         return [*command, *model.extra_args]
 
     def environment(self) -> dict[str, str]:
@@ -266,16 +268,16 @@ class ModelServer:
                 env["LD_PRELOAD"] = ":".join(filter(None, (str(openmp), env.get("LD_PRELOAD"))))
         return env
 
-    def _active(self) -> AdapterRef | None:
-        """The version to start with. A broken one must not keep vLLM from starting."""
-        try:
-            ref = self._registry.active(self._settings.adapter.name)
-            if ref is not None:
-                self._registry.verify(ref)
-        except AdapterError as exc:
-            log.warning("vLLM starts without an adapter: %s", exc.message)
-            return None
-        return ref
+    def _wanted(self) -> list[AdapterRef]:
+        """The versions to start with. A broken one must not keep vLLM from starting."""
+        wanted = []
+        for served in self._registry.speaking(self._settings.adapter.name):
+            try:
+                self._registry.check(served)
+                wanted.append(served)
+            except AdapterError as exc:
+                log.warning("vLLM starts without an adapter: %s", exc.message)
+        return wanted
 
 
 def on_cpu() -> bool:

@@ -15,20 +15,24 @@ import httpx
 import openai
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from ingest.report import DeletionReport, IngestReport, Progress
 from ingest.run import Ingestor
 from services.chat.app import create_app
 from services.ingest.runs import IngestRuns
+from tandem.adapters import ActiveAdapter
 from tandem.assistant import Assistant, TextDelta
 from tandem.bootstrap import Container
+from tandem.completions import Completions
 from tandem.database import Database
-from tandem.errors import AdapterError, DatabaseUnavailable, IndexUnavailable, InputError, TandemError
-from tandem.registry import CONFIG, WEIGHTS, Manifest, Registry, adapter_digest
+from tandem.errors import AdapterError, DatabaseUnavailable, IndexUnavailable, InputError, ModelUnavailable, TandemError
+from tandem.registry import WEIGHTS, AdapterRef, Gate, Registry
+from tandem.replicas import Replicas
 from tandem.schemas import Answer, Ask, Metadata, Passage, Usage
 from tandem.settings import Settings, load_settings
-from tandem.tables import AnswerRow, DocumentRow, FeedbackRow, IngestRunRow, VersionRow
+from tandem.tables import AnswerRow, AuditRow, DocumentRow, FeedbackRow, IngestRunRow, VersionRow
+from tests.adapter_files import add_adapter
 
 BASE = "http://127.0.0.1:8080"
 QUESTION = [{"role": "user", "content": "How many days?"}]
@@ -96,18 +100,23 @@ class PartDouble:
         if self.fault:
             raise self.fault
 
+    base_url: str = "http://double/v1"
+    adapters: list[str] = field(default_factory=list)
+    refused: str = ""
+
     async def complete(self, *_: Any, **__: Any) -> None:
         self.ping()
 
+    async def load_adapter(self, name: str, path: Path) -> None:
+        self.ping()
+        if name == self.refused:
+            raise AdapterError(f"The model server refuses the adapter {name!r}.")
+        self.adapters.append(name)
 
-@dataclass
-class ActiveDouble:
-    """The active adapter by the registry, or its fault."""
-
-    registry: Registry
-
-    def reference(self) -> Any:
-        return self.registry.active("house-style")
+    async def unload_adapter(self, name: str) -> None:
+        self.ping()
+        if name in self.adapters:
+            self.adapters.remove(name)
 
 
 class IngestorDouble:
@@ -202,7 +211,7 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, migrated: Path):
             retriever=unused,
             registry=registry,
             completions=cast(Any, model),
-            adapters=cast(Any, ActiveDouble(registry)),
+            adapters=ActiveAdapter(registry, Replicas([cast(Completions, model)]), "house-style"),
             assistant=cast(Assistant, assistant),
             style=unused,
         )
@@ -763,47 +772,151 @@ async def test_server_paths_can_be_switched_off(build: Callable[..., House]):
 # ----------------------------------------------------------------------------------------------------- adapters
 
 
-def add_adapter(registry: Registry, folder: Path, weights: bytes) -> str:
-    folder.mkdir()
-    (folder / WEIGHTS).write_bytes(weights)
-    (folder / CONFIG).write_text("{}")
-    digest = adapter_digest(folder)
-    manifest = Manifest(
-        name="house-style",
-        digest=digest,
-        base_model="SmolLM2",
-        base_digest="b",
-        data_digest="d",
-        prompt_version="old",
-        created_at=datetime.now(UTC),
-    )
-    registry.add(folder, manifest)
-    return digest
+STYLE = "/v1/adapters/house-style"
+
+
+def three_versions(house: House, folder: Path) -> list[AdapterRef]:
+    return [add_adapter(house.registry, folder / str(seed), seed, prompt_version="old") for seed in (1, 2, 3)]
 
 
 async def test_adapters_are_listed_promoted_and_rolled_back(house: House, tmp_path: Path):
-    first, second = (add_adapter(house.registry, tmp_path / name, name.encode()) for name in ("one", "two"))
+    first, second, _ = three_versions(house, tmp_path)
     async with house.client() as client:
         listed = (await client.get("/v1/adapters")).json()["data"]
-        assert {row["digest"] for row in listed} == {first, second}
-        assert not any(row["active"] or row["prompt_matches"] for row in listed)
-        for digest in (first, second[:12]):
-            promoted = await client.post("/v1/adapters/house-style/promote", json={"digest": digest})
+        assert {first.digest, second.digest} < {row["digest"] for row in listed}
+        assert not any(row["active"] or row["prompt_matches"] or row["canary"] for row in listed)
+        for ref, digest in ((first, first.digest), (second, second.digest[:12])):
+            promoted = await client.post(f"{STYLE}/promote", json={"digest": digest})
             assert promoted.status_code == 200
-        assert (await client.get("/v1/adapters/house-style")).json()["digest"] == second
-        assert (await client.get("/readyz")).json()["adapter"] == f"house-style@{second[:12]}"
-        back = await client.post("/v1/adapters/house-style/rollback")
-        assert back.json()["served"] == f"house-style@{first[:12]}"
-        assert (await client.post("/v1/adapters/house-style/rollback")).status_code == 409
-        unknown = await client.post("/v1/adapters/house-style/promote", json={"digest": "ffffffffffff"})
-        nonsense = await client.post("/v1/adapters/house-style/promote", json={"digest": "../../x"})
+            assert ref.served in house.model.adapters  # loaded before it was promoted
+        assert (await client.get(STYLE)).json()["digest"] == second.digest
+        assert (await client.get("/readyz")).json()["adapter"] == second.served
+        back = await client.post(f"{STYLE}/rollback")
+        assert back.json()["served"] == first.served
+        assert (await client.post(f"{STYLE}/rollback")).status_code == 409
+        unknown = await client.post(f"{STYLE}/promote", json={"digest": "ffffffffffff"})
+        nonsense = await client.post(f"{STYLE}/promote", json={"digest": "../../x"})
         assert (unknown.status_code, nonsense.status_code) == (404, 400)
         assert (await client.get("/v1/adapters/house-style@000000000000")).status_code == 404
+        changes = (await client.get(f"{STYLE}/history")).json()["data"]
+    assert [entry["kind"] for entry in changes] == ["promote", "promote", "rollback"]
+    assert {entry["by"] for entry in changes} == {"local"}
+    assert audited(house) == [("promote", first.served), ("promote", second.served), ("rollback", first.served)]
+
+
+async def test_a_version_is_shown_beside_the_active_one(house: House, tmp_path: Path):
+    def gate(right: float) -> Gate:
+        differences = {"candidate-active": {"right": (0.1, 0.02, 0.2)}}
+        return Gate(passed=True, metrics={"candidate": {"right": right, "style": 0.9}}, differences=differences)
+
+    old = add_adapter(house.registry, tmp_path / "old", 1, gate=gate(0.5), lora={"rank": 8})
+    recipe = {"gate": gate(0.75), "lora": {"rank": 16}, "data_digest": "e" * 64, "parent": old.served}
+    new = add_adapter(house.registry, tmp_path / "new", 2, **recipe)
+    house.registry.promote(old, "ada")
+    async with house.client() as client:
+        beside = (await client.get(f"/v1/adapters/{new.served}")).json()["comparison"]
+        assert (await client.get(f"/v1/adapters/{old.served}")).json()["comparison"] is None
+    assert beside["active"] == old.served
+    assert beside["measures"] == {"right": [0.75, 0.5, 0.25], "style": [0.9, 0.9, 0.0]}
+    assert beside["paired"] == {"right": [0.1, 0.02, 0.2]}
+    assert beside["changed"] == {"lora.rank": [16, 8], "data_digest": ["e" * 64, "d" * 64]}
+
+
+async def test_an_adapter_that_cannot_serve_is_refused_and_the_old_one_stays(house: House, tmp_path: Path):
+    old, broken, refused = three_versions(house, tmp_path)
+    (broken.path / WEIGHTS).write_bytes(b"bit rot")
+    house.model.refused = refused.served
+    async with house.client() as client:
+        assert (await client.post(f"{STYLE}/promote", json={"digest": old.digest})).status_code == 200
+        for ref, reason in ((broken, "not those it was registered with"), (refused, "refuses the adapter")):
+            for path in ("promote", "canary"):
+                response = await client.post(f"{STYLE}/{path}", json={"digest": ref.digest})
+                error = error_of(response)
+                assert (response.status_code, error["code"]) == (409, "adapter_error")
+                assert reason in error["message"]
+        assert (await client.get(STYLE)).json()["digest"] == old.digest
+
+
+async def test_without_the_model_an_adapter_is_promoted_and_loaded_later(house: House, tmp_path: Path):
+    first, *_ = three_versions(house, tmp_path)
+    house.model.fault = ModelUnavailable("down")
+    async with house.client() as client:
+        assert (await client.post(f"{STYLE}/promote", json={"digest": first.digest})).status_code == 200
+    assert house.registry.active("house-style") == first
+
+
+async def test_a_request_may_name_its_conversation(house: House):
+    await house.ask(tandem={"conversation": "ticket-4711"})
+    await house.ask()
+    assert [ask.conversation for ask in house.assistant.asked] == ["ticket-4711", ""]
+    for wrong in (7, "x" * 201):
+        assert (await house.ask(tandem={"conversation": wrong})).status_code == 400
+
+
+async def test_a_canary_is_started_shown_and_stopped(house: House, tmp_path: Path):
+    old, new, _ = three_versions(house, tmp_path)
+    async with house.client() as client:
+        early = await client.post(f"{STYLE}/canary", json={"digest": new.digest})
+        assert (early.status_code, "no active version" in early.text) == (409, True)
+        await client.post(f"{STYLE}/promote", json={"digest": old.digest})
+        assert (await client.get(f"{STYLE}/canary")).json() == {"running": None, "last_end": None}
+        for share in (0, 1.5, "much"):
+            refused = await client.post(f"{STYLE}/canary", json={"digest": new.digest, "share": share})
+            assert (refused.status_code, error_of(refused)["param"]) == (400, "share")
+        started = (await client.post(f"{STYLE}/canary", json={"digest": new.digest[:12], "share": 0.25})).json()
+        assert (started["served"], started["canary"], started["active"]) == (new.served, 0.25, False)
+        assert new.served in house.model.adapters
+        running = (await client.get(f"{STYLE}/canary")).json()["running"]
+        assert (running["share"], running["enough"], running["behind"]) == (0.25, False, [])
+        assert (running["candidate"]["served"], running["active"]["served"]) == (new.served, old.served)
+        assert (await client.delete(f"/v1/adapters/{new.served}")).status_code == 409
+        assert (await client.delete(f"{STYLE}/canary")).json()["canary"] is None
+        assert (await client.delete(f"{STYLE}/canary")).status_code == 404
+        assert (await client.get(f"{STYLE}/canary")).json()["last_end"]["by"] == "local"
+    assert [action for action, _ in audited(house)] == ["promote", "canary", "withdraw"]
+
+
+async def test_a_version_is_deleted_from_the_model_server_too_unless_it_is_active(house: House, tmp_path: Path):
+    first, second, _ = three_versions(house, tmp_path)
+    async with house.client() as client:
+        for ref in (first, second):
+            await client.post(f"{STYLE}/promote", json={"digest": ref.digest})
+        refused = await client.delete(f"/v1/adapters/{second.served}")
+        assert (refused.status_code, "is active" in refused.text) == (409, True)
+        assert (await client.delete(STYLE)).status_code == 404  # a name alone deletes nothing
+        gone = await client.delete(f"/v1/adapters/{first.served}")
+        assert gone.json() == {"served": first.served, "deleted": True}
+        assert (await client.get(f"/v1/adapters/{first.served}")).status_code == 404
+        assert (await client.delete(f"/v1/adapters/{first.served}")).status_code == 404
+    assert house.model.adapters == [second.served]
+    assert not first.path.exists()
+    assert audited(house)[-1] == ("delete", first.served)
+
+
+async def test_only_admins_change_what_answers(keyed: House, tmp_path: Path):
+    first, *_ = three_versions(keyed, tmp_path)
+    keyed.registry.promote(first, "root")
+    async with keyed.client("key-ada") as client:
+        for response in (
+            await client.post(f"{STYLE}/promote", json={"digest": first.digest}),
+            await client.post(f"{STYLE}/canary", json={"digest": first.digest}),
+            await client.delete(f"{STYLE}/canary"),
+            await client.get(f"{STYLE}/canary"),
+            await client.get(f"{STYLE}/history"),
+            await client.delete(f"/v1/adapters/{first.served}"),
+        ):
+            assert response.status_code == 403
+        assert (await client.get("/v1/adapters")).status_code == 200
+
+
+def audited(house: House) -> list[tuple[str, str]]:
+    with house.database.session() as session:
+        return [(row.action, row.subject) for row in session.scalars(select(AuditRow).order_by(AuditRow.id))]
 
 
 async def test_a_broken_adapter_is_listed_with_its_problem(house: House, tmp_path: Path):
-    digest = add_adapter(house.registry, tmp_path / "one", b"one")
-    (house.settings.registry / "house-style" / digest / "manifest.json").write_text("{")
+    ref = add_adapter(house.registry, tmp_path / "one")
+    (ref.path / "manifest.json").write_text("{")
     (house.settings.registry / "house-style" / "active").write_text("0" * 64)
     async with house.client() as client:
         (row,) = (await client.get("/v1/adapters")).json()["data"]

@@ -16,14 +16,17 @@ import uvicorn
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from services.chat.app import create_app
+from tandem.adapters import ActiveAdapter
 from tandem.assistant import TextDelta
 from tandem.bootstrap import Container
 from tandem.database import Database
 from tandem.errors import IndexUnavailable
 from tandem.registry import Registry
+from tandem.replicas import Replicas
 from tandem.schemas import Answer, Ask, Passage, uses_adapter, uses_retrieval
 from tandem.settings import load_settings
 from tandem.tables import AnswerRow, DocumentRow, FeedbackRow, StyleCandidateRow, VersionRow
+from tests.adapter_files import add_adapter
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
 KEY = "key-ada"
@@ -90,8 +93,11 @@ class PartDouble:
     async def complete(self, *_: Any) -> None:
         pass
 
-    def reference(self) -> None:
-        return None
+    async def load_adapter(self, *_: Any) -> None:
+        pass
+
+    async def unload_adapter(self, *_: Any) -> None:
+        pass
 
 
 class Site:
@@ -106,6 +112,7 @@ class Site:
         self.database = Database(settings.database)
         self.database.migrate()
         self.assistant = AssistantDouble(self.database)
+        self.registry = Registry(settings.registry)
         part, unused = cast(Any, PartDouble()), cast(Any, None)
         container = Container(
             settings=settings,
@@ -114,9 +121,9 @@ class Site:
             embedder=unused,
             sparse=unused,
             retriever=unused,
-            registry=Registry(settings.registry),
+            registry=self.registry,
             completions=part,
-            adapters=part,
+            adapters=ActiveAdapter(self.registry, Replicas([part]), "house-style"),
             assistant=cast(Any, self.assistant),
             style=unused,
         )
@@ -272,6 +279,33 @@ def test_documents_show_versions_and_what_changed(page: Page, site: Site):
     page.get_by_role("button", name="What changed").click()
     expect(page.locator(".diff-line.added")).to_have_text("+28 days.")
     expect(page.locator(".diff-line.removed")).to_have_text("-25 days.")
+
+
+def test_adapters_are_promoted_tried_and_rolled_back(page: Page, tmp_path: Path):
+    site = Site(tmp_path / "site")
+    try:
+        one, two = (add_adapter(site.registry, tmp_path / str(seed), seed) for seed in (1, 2))
+        site.registry.promote(one, "tests")
+        page.set_viewport_size({"width": 360, "height": 740})
+        page.goto(f"{site.url}/#adapters")
+        page.get_by_role("button", name="Try on 10%").click()
+        expect(page.get_by_text("a candidate answers 10% of the conversations")).to_be_visible()
+        expect(page.get_by_text("too few to judge")).to_be_visible()
+        expect(page.locator("#adapters td[data-label=Conversations]")).to_have_text(["0", "0"])
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        page.get_by_role("button", name="Stop the trial").click()
+        expect(page.get_by_text(f"{two.served} is on trial no more.")).to_be_visible()
+        page.get_by_role("button", name="Promote").click()
+        expect(page.get_by_text(f"{two.served} is active now.")).to_be_visible()
+        expect(page.locator("#adapters .chosen h3")).to_have_text(two.served)
+        page.get_by_role("button", name="Roll back").click()
+        expect(page.locator("#adapters .chosen h3")).to_have_text(one.served)
+        (two.path / "adapter_model.safetensors").write_bytes(b"bit rot")
+        page.get_by_role("button", name="Promote").click()
+        expect(page.get_by_role("alert")).to_contain_text("not those it was registered with")
+        expect(page.locator("#adapters .chosen h3")).to_have_text(one.served)
+    finally:
+        site.close()
 
 
 @pytest.mark.parametrize("tab", ["ask", "documents", "adapters", "training", "signals"])

@@ -209,6 +209,9 @@ def test_the_command_fits_the_settings(settings: Settings, base_model: Path, mak
     registry.promote(ref, "tests")
     command, env = server.command(), server.environment()
     assert f"{ref.served}={ref.path.resolve()}" in command
+    candidate = make_adapter(registry, tmp_path / "b", seed=2)
+    registry.start_canary(candidate, 0.1, "tests")
+    assert f"{candidate.served}={candidate.path.resolve()}" in server.command()
     assert command[-1] == "--enforce-eager"
     assert command[command.index("--dtype") + 1] == "float32"
     assert env["VLLM_CPU_OMP_THREADS_BIND"] == "0"
@@ -216,4 +219,4 @@ def test_the_command_fits_the_settings(settings: Settings, base_model: Path, mak
     assert env["VLLM_API_KEY"] == "secret-of-tests"
     assert "secret-of-tests" not in command
     (ref.path / "adapter_model.safetensors").write_bytes(b"broken")
-    assert "--lora-modules" not in server.command()  # a broken adapter does not keep vLLM from starting
+    assert f"{ref.served}={ref.path.resolve()}" not in server.command()  # it does not keep vLLM from starting

@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 
 from tandem.database import Database
-from tandem.registry import Registry, adapter_digest
+from tandem.registry import Registry
 from tandem.settings import REPOSITORY, Settings, load_settings
 from tandem.tables import StyleCandidateRow, TrainingRunRow
+from tests.adapter_files import add_adapter
 from tests.crash.scene import postgres_answers
 from tests.integration.test_training import TRAINING, tiny  # noqa: F401
 from tests.unit.conftest import postgres_url
 from tests.unit.test_database import NOW
-from tests.unit.test_trainer import manifest
 from tests.unit.test_webhook import Receiver, receiver  # noqa: F401
 from training.examples import load_examples
 from training.runs import Run, TrainingRuns
@@ -120,11 +120,8 @@ def house(tiny: Path, tmp_path: Path) -> Iterator[House]:  # noqa: F811
 
 
 def promote_another(settings: Settings, folder: Path) -> str:
-    folder.mkdir()
-    (folder / "adapter_model.safetensors").write_text("weights")
-    (folder / "adapter_config.json").write_text("{}")
     registry = Registry(settings.registry)
-    ref = registry.add(folder, manifest(digest=adapter_digest(folder)))
+    ref = add_adapter(registry, folder)
     registry.promote(ref, "ada")
     return ref.served
 

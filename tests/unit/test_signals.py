@@ -7,9 +7,10 @@ from eval.signals import MIN_ANSWERS, Signal, compute_signals
 from eval.suite import EVAL_USER
 from tandem.database import Database
 from tandem.prompt import PROMPT_VERSION
-from tandem.registry import CONFIG, WEIGHTS, Manifest, Registry, adapter_digest
+from tandem.registry import Registry
 from tandem.settings import Settings
 from tandem.tables import AnswerRow, DocumentRow, FeedbackRow, IngestRunRow, TrainingRunRow, VersionRow
+from tests.adapter_files import add_adapter
 
 NOW = datetime(2026, 3, 10, 12, tzinfo=UTC)
 GOOD = {"degraded": None, "declined": False, "removed_markers": 0, "citations": [{"n": 1}]}
@@ -26,12 +27,7 @@ def database(tmp_path: Path):
 def adapters(folder: Path, prompt: str = PROMPT_VERSION) -> Registry:
     """A registry with one active adapter that was trained on `prompt`."""
     work, registry = folder / f"work-{prompt}", Registry(folder / "adapters")
-    work.mkdir(exist_ok=True)
-    (work / WEIGHTS).write_bytes(prompt.encode())
-    (work / CONFIG).write_text("{}", encoding="utf-8")
-    recipe = {"base_model": "m", "base_digest": "b", "data_digest": "d", "created_at": NOW, "prompt_version": prompt}
-    ref = registry.add(work, Manifest.model_validate(recipe | {"name": "house-style", "digest": adapter_digest(work)}))
-    registry.promote(ref, "test")
+    registry.promote(add_adapter(registry, work, len(prompt), prompt_version=prompt), "test")
     return registry
 
 

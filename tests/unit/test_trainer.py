@@ -22,9 +22,10 @@ from services.trainer.service import Trainer
 from services.trainer.webhook import Webhook
 from tandem.database import Database
 from tandem.errors import Busy, DatabaseUnavailable
-from tandem.registry import Gate, Manifest, Registry, adapter_digest
+from tandem.registry import Gate, Manifest, Registry
 from tandem.settings import Settings, load_settings
 from tandem.tables import StyleCandidateRow
+from tests.adapter_files import write_adapter
 from training.examples import StyleExample, data_digest
 from training.job import TrainingEvent, run_lock
 from training.runs import ATTEMPTS, ENDED, Run, TrainingRuns
@@ -148,10 +149,9 @@ async def test_what_nobody_approved_is_not_new(place: Place):
 
 
 async def test_what_the_active_adapter_was_trained_on_is_not_new(place: Place, tmp_path: Path):
-    (tmp_path / "adapter_model.safetensors").write_text("weights")
-    (tmp_path / "adapter_config.json").write_text("{}")
     registry = Registry(place.settings.registry)
-    registry.promote(registry.add(tmp_path, manifest(examples(50), adapter_digest(tmp_path))), "ada")
+    digest = write_adapter(tmp_path / "another")
+    registry.promote(registry.add(tmp_path / "another", manifest(examples(50), digest)), "ada")
     await place.look()
     for n, row in enumerate(examples(19, start=100)):
         add_candidate(place.database, str(n), row)

@@ -1,0 +1,193 @@
+"""Whether a candidate on trial falls behind the active adapter, by the receipts of the answers that both gave.
+
+Nothing is judged on few conversations, and nothing on a difference that is small or could well be chance. A
+conversation counts once, by its latest answer: it stays with one adapter, so somebody who asks the same again and again
+would otherwise decide.
+"""
+
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from statistics import NormalDist, median
+from typing import Any
+
+import numpy as np
+from sqlalchemy import select
+
+from eval.suite import EVAL_USER
+from tandem.canary import conversation_key
+from tandem.database import Database
+from tandem.registry import Registry
+from tandem.schemas import Value
+from tandem.settings import CanarySettings
+from tandem.tables import AnswerRow
+
+CANARY_USER = "canary"  # who withdraws and promotes by itself, in the history and in the audit log
+MAX_ANSWERS = 2000  # of each side, the latest
+
+
+class Side(Value):
+    """What one of the two adapters did live.
+
+    Attributes:
+        conversations: How many it had.
+        stated: Of them, those whose answer did not decline.
+        cited: Of those that stated something, those that cite a source that exists.
+        declined: How many declined.
+        seconds: Median time of an answer; None without answers.
+    """
+
+    served: str
+    conversations: int = 0
+    stated: int = 0
+    cited: int = 0
+    declined: int = 0
+    seconds: float | None = None
+
+
+class Judgement(Value):
+    """A canary and how it stands.
+
+    Attributes:
+        share: Of conversations that the candidate answers.
+        enough: Whether both sides have had enough conversations to be judged.
+        behind: Why the candidate should be withdrawn, a sentence each; empty while it keeps up.
+    """
+
+    share: float
+    started_at: datetime
+    by: str
+    candidate: Side
+    active: Side
+    enough: bool
+    behind: tuple[str, ...] = ()
+
+
+class _Given(Value):
+    """What counts of one answer."""
+
+    declined: bool
+    cited: bool
+    seconds: float
+
+
+def judge(database: Database, registry: Registry, name: str, settings: CanarySettings) -> Judgement | None:
+    """Judges the canary that is under way; None when there is none. Blocking.
+
+    Args:
+        database: Holds the receipts. Those of evaluations, and those made without sources, are not counted.
+        registry: Says which canary is under way.
+        name: The adapter.
+        settings: Sample sizes and margins.
+
+    Raises:
+        DatabaseUnavailable: The database does not answer.
+    """
+    trial = registry.canary(name)
+    if trial is None:
+        return None
+    canary, candidate_ref = trial
+    active_ref = registry.ref(name, canary.against)
+    candidate = _given(database, candidate_ref.served, canary.started_at)
+    active = _given(database, active_ref.served, canary.started_at)
+    enough = min(len(candidate), len(active)) >= settings.min_conversations
+    return Judgement(
+        share=canary.share,
+        started_at=canary.started_at,
+        by=canary.by,
+        candidate=_side(candidate_ref.served, candidate),
+        active=_side(active_ref.served, active),
+        enough=enough,
+        behind=tuple(_behind(candidate, active, settings)) if enough else (),
+    )
+
+
+def _behind(candidate: Sequence[_Given], active: Sequence[_Given], settings: CanarySettings) -> list[str]:
+    found = []
+    mine, theirs = ([given.cited for given in side if not given.declined] for side in (candidate, active))
+    if min(len(mine), len(theirs)) >= settings.min_conversations and _surely_more(
+        theirs, mine, settings.max_cited_loss, settings.confidence
+    ):
+        found.append(f"Of its answers {_mean(mine):.0%} cite a source, of the active one's {_mean(theirs):.0%}.")
+    mine, theirs = ([given.declined for given in side] for side in (candidate, active))
+    if _surely_more(mine, theirs, settings.max_declined_gain, settings.confidence):
+        found.append(f"It declines {_mean(mine):.0%} of the questions, the active one {_mean(theirs):.0%}.")
+    times = [[given.seconds for given in side] for side in (candidate, active)]
+    slow, quick = median(times[0]), median(times[1])
+    if slow >= quick * settings.max_slowdown and _surely_longer(times[0], times[1], settings.confidence):
+        found.append(f"Its median answer takes {slow:.2f} s, the active one's {quick:.2f} s.")
+    return found
+
+
+def _surely_more(more: Sequence[bool], less: Sequence[bool], margin: float, confidence: float) -> bool:
+    """Whether the share of `more` is higher by the margin, and with this confidence higher at all.
+
+    Newcombe's interval for the difference of two shares, of Wilson's for each: it keeps its coverage with shares near 0
+    and 1, where citing and declining lie.
+    """
+    difference = _mean(more) - _mean(less)
+    z = NormalDist().inv_cdf(confidence)
+    low = difference - math.hypot(_mean(more) - _wilson(more, -z), _wilson(less, z) - _mean(less))
+    return difference >= margin and low > 0
+
+
+def _wilson(values: Sequence[bool], z: float) -> float:
+    """One end of Wilson's interval for a share: the upper one for a positive z."""
+    n, p = len(values), _mean(values)
+    width = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return (p + z * z / (2 * n) + width) / (1 + z * z / n)
+
+
+def _surely_longer(first: Sequence[float], second: Sequence[float], confidence: float) -> bool:
+    """Whether the times of `first` are longer: the rank test of Mann and Whitney, one-sided, with its normal limit."""
+    n, m = len(first), len(second)
+    together = np.sort(np.asarray(second))
+    # Half of a tie counts as longer.
+    longer = (np.searchsorted(together, first, "left") + np.searchsorted(together, first, "right")).sum() / 2
+    z = float(longer - n * m / 2) / math.sqrt(n * m * (n + m + 1) / 12)
+    return NormalDist().cdf(z) >= confidence
+
+
+def _given(database: Database, served: str, since: datetime) -> list[_Given]:
+    query = (
+        select(AnswerRow.user, AnswerRow.receipt)
+        .where(AnswerRow.adapter == served, AnswerRow.created_at >= since.astimezone(UTC))
+        .where(AnswerRow.arm == "tandem", AnswerRow.user != EVAL_USER)
+        .order_by(AnswerRow.created_at.desc())
+        .limit(MAX_ANSWERS)
+    )
+    with database.session() as session:
+        latest: dict[str, _Given] = {}
+        for user, receipt in session.execute(query):
+            latest.setdefault(_conversation(user, receipt), _of(receipt))
+        return list(latest.values())
+
+
+def _conversation(user: str, receipt: dict[str, Any]) -> str:
+    ask = receipt.get("ask") or {}
+    first = next((turn["content"] for turn in ask.get("messages") or () if turn["role"] == "user"), "")
+    return conversation_key(user, first, ask.get("conversation") or "")
+
+
+def _of(receipt: dict[str, Any]) -> _Given:
+    return _Given(
+        declined=bool(receipt.get("declined")),
+        cited=bool(receipt.get("citations")),
+        seconds=float((receipt.get("timings") or {}).get("total") or 0.0),
+    )
+
+
+def _side(served: str, given: Sequence[_Given]) -> Side:
+    stated = [answer for answer in given if not answer.declined]
+    return Side(
+        served=served,
+        conversations=len(given),
+        stated=len(stated),
+        cited=sum(answer.cited for answer in stated),
+        declined=len(given) - len(stated),
+        seconds=round(median(answer.seconds for answer in given), 3) if given else None,
+    )
+
+
+def _mean(values: Sequence[bool]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,199 @@
+"""Which adapter gives an answer, and what the model servers are told. The model servers are doubles, for faults."""
+
+import asyncio
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tandem.adapters
+from tandem.adapters import ActiveAdapter
+from tandem.assistant import Assistant
+from tandem.database import Database
+from tandem.errors import AdapterError, Busy
+from tandem.registry import AdapterRef, Gate, Registry
+from tandem.schemas import OPERATOR, Answer, Ask, Message
+from tandem.settings import Settings
+from tandem.style import load_style
+from tests.adapter_files import NOW, add_adapter
+from tests.server_double import ServerDouble, replicas
+
+NAME = "house-style"
+
+
+async def speaks(active: ActiveAdapter, conversation: str = "c") -> AdapterRef | None:
+    async with active.speaker(conversation) as ref:
+        return ref
+
+
+@pytest.fixture
+def server() -> ServerDouble:
+    return ServerDouble()
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    return Registry(tmp_path / "registry")
+
+
+@pytest.fixture
+def refs(registry: Registry, tmp_path: Path) -> list[AdapterRef]:
+    """Four versions, none of them active."""
+    return [add_adapter(registry, tmp_path / str(seed), seed) for seed in range(4)]
+
+
+@pytest.fixture
+def active(registry: Registry, server: ServerDouble) -> ActiveAdapter:
+    return ActiveAdapter(registry, replicas(server), NAME)
+
+
+async def test_the_pointer_is_followed_and_each_version_is_loaded_once(active, registry, server, refs):
+    assert await speaks(active) is None
+    assert "promoted" in active.problem
+    for ref in (refs[0], refs[1], refs[0]):
+        registry.promote(ref, "ada")
+        assert [await speaks(active) for _ in range(3)] == [ref] * 3
+    assert [name for call, name in server.calls if call == "load"] == [refs[0].served, refs[1].served]
+    assert active.problem is None
+
+
+async def test_an_answer_keeps_its_adapter_loaded_and_what_is_done_with_is_unloaded(active, registry, server, refs):
+    registry.promote(refs[0], "ada")
+    async with active.speaker("c") as speaking:
+        assert speaking == refs[0]
+        for ref in refs[1:]:
+            registry.promote(ref, "ada")
+            await speaks(active)
+            await active.tidy()
+        assert refs[0].served in server.loaded  # the answer is still being given
+    await asyncio.sleep(0.05)
+    # What answers, and what a rollback goes back to at once.
+    assert set(server.loaded) == {refs[3].served, refs[2].served}
+
+
+async def test_what_does_not_load_leaves_the_old_one_speaking_with_the_reason(active, registry, server, refs):
+    registry.promote(refs[0], "ada")
+    await speaks(active)
+    server.refused.add(refs[1].served)
+    registry.promote(refs[1], "ada")
+    assert [await speaks(active) for _ in range(5)] == [refs[0]] * 5
+    assert "refuses the adapter" in active.problem
+    assert "refuses" in active.refusal(refs[1])
+    assert server.calls.count(("load", refs[1].served)) == 1  # not tried again with every answer
+    (registry.root / NAME / "active").write_text("0" * 64)
+    assert await speaks(active) == refs[0]
+    assert "is not in" in active.problem
+
+
+async def test_what_does_not_load_at_the_first_start_leaves_the_base_model(active, registry, server, refs):
+    registry.promote(refs[0], "ada")
+    server.refused.add(refs[0].served)
+    assert await speaks(active) is None
+    assert "refuses" in active.problem
+
+
+async def test_a_version_is_ready_before_it_is_promoted(active, registry, server, refs):
+    registry.promote(refs[0], "ada")
+    await speaks(active)
+    async with active.ready(refs[1]):
+        await active.tidy()
+        assert refs[1].served in server.loaded
+        registry.promote(refs[1], "ada")
+    assert await speaks(active) == refs[1]
+    server.refused.add(refs[2].served)
+    with pytest.raises(AdapterError, match="refuses"):
+        async with active.ready(refs[2]):
+            raise AssertionError("a refused adapter must not become active")
+
+
+async def test_the_newest_that_passed_its_gate_is_loaded_before_anybody_promotes_it(active, registry, server, tmp_path):
+    made = [NOW + timedelta(days=n) for n in range(4)]
+    old, passed = (
+        add_adapter(registry, tmp_path / str(n), n, created_at=made[n], gate=Gate(passed=True)) for n in (0, 1)
+    )
+    registry.promote(old, "ada")
+    for _ in range(2):
+        await active.prepare()
+        await active.tidy()
+        assert server.loaded == [passed.served]
+    failed = add_adapter(registry, tmp_path / "2", 2, created_at=made[2], gate=Gate(passed=False))
+    await active.prepare()
+    assert failed.served not in server.loaded
+    refused = add_adapter(registry, tmp_path / "3", 3, created_at=made[3], gate=Gate(passed=True))
+    server.refused.add(refused.served)
+    await active.prepare()
+    assert await speaks(active) == old
+
+
+async def test_a_candidate_gets_its_share_and_a_refused_one_gets_none(active, registry, server, refs):
+    registry.promote(refs[0], "ada")
+    registry.start_canary(refs[1], 0.3, "ada")
+    conversations = [f"ada\nQuestion {n}?" for n in range(200)]
+    first = [await speaks(active, key) for key in conversations]
+    assert 40 <= first.count(refs[1]) <= 80
+    assert first == [await speaks(active, key) for key in conversations]
+    await active.tidy()
+    assert {refs[0].served, refs[1].served} == set(server.loaded)
+    registry.withdraw_canary(NAME, "ada")
+    assert {await speaks(active, key) for key in conversations} == {refs[0]}
+    server.refused.add(refs[2].served)
+    registry.start_canary(refs[2], 1.0, "ada")
+    assert {await speaks(active, key) for key in conversations} == {refs[0]}
+    assert "refuses" in active.refusal(refs[2])
+
+
+async def test_a_deletion_waits_for_answers(active, registry, server, refs, monkeypatch):
+    monkeypatch.setattr(tandem.adapters, "_LAST_ANSWERS", 0.3)
+    registry.promote(refs[0], "ada")
+    async with active.speaker("c"):
+        registry.promote(refs[1], "ada")
+        with pytest.raises(Busy, match="still answering"):
+            await active.unload(refs[0])
+        assert refs[0].served in server.loaded
+    await active.unload(refs[0])
+    assert refs[0].served not in server.loaded
+
+
+@pytest.fixture
+def assistant(active: ActiveAdapter, server: ServerDouble, settings: Settings) -> Iterator[Assistant]:
+    database = Database(settings.database)
+    database.migrate()
+    unused: Any = None
+    yield Assistant(unused, unused, replicas(server), active, database, load_style(settings.style), settings)
+    database.close()
+
+
+async def answer_of(assistant: Assistant, **options: Any) -> Answer:
+    ask = Ask(messages=(Message(role="user", content="How?"),), arm="style", principal=OPERATOR, **options)
+    *_, answer = [event async for event in assistant.answer(ask)]
+    assert isinstance(answer, Answer)
+    return answer
+
+
+async def test_the_receipt_names_the_one_adapter_that_spoke(assistant, registry, server, refs):
+    registry.promote(refs[0], "ada")
+    registry.start_canary(refs[1], 0.5, "ada")
+    seen = set()
+    for number in range(12):
+        answer = await answer_of(assistant, conversation=f"conversation {number}")
+        assert set(answer.text.split()) == {answer.adapter}
+        assert (await answer_of(assistant, conversation=f"conversation {number}")).adapter == answer.adapter
+        seen.add(answer.adapter)
+    assert seen == {refs[0].served, refs[1].served}
+
+
+async def test_the_base_model_answers_for_an_adapter_that_fails_but_never_finishes_its_answer(
+    assistant, registry, server, refs
+):
+    registry.promote(refs[0], "ada")
+    server.breaks_after, server.fault = 0, AdapterError
+    with pytest.raises(AdapterError):  # the double fails for the base model too
+        await answer_of(assistant)
+    assert [name for call, name in server.calls if call == "stream"][-1] == "base"
+    server.calls.clear()
+    server.breaks_after = 1
+    with pytest.raises(AdapterError):
+        await answer_of(assistant)
+    assert "base" not in [name for _, name in server.calls]

@@ -1,5 +1,6 @@
 """Real LoRA steps on a tiny random model of the base model's architecture, with its real tokenizer."""
 
+import json
 import pickle
 import signal
 import subprocess
@@ -33,7 +34,7 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Some of the sample examples."""
     path = tmp_path_factory.mktemp("few") / "examples.jsonl"
     lines = load_settings().training.examples.read_text(encoding="utf-8").splitlines()
-    path.write_text("\n".join(lines[:60]) + "\n", encoding="utf-8")
+    path.write_text("\n".join(lines[:14]) + "\n", encoding="utf-8")
     return path
 
 
@@ -106,15 +107,14 @@ def test_loss_falls_and_the_adapter_loads_in_peft(configured: Settings, tiny: Pa
     assert {tensor.dtype for tensor in state.values()} == {torch.bfloat16}
     assert len(state) == 2 * 7 * 2  # A and B, seven modules, two layers
     again = PeftModel.from_pretrained(
-        AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32), tmp_path / "adapter"
+        AutoModelForCausalLM.from_pretrained(tiny, dtype=model.dtype), tmp_path / "adapter"
     )
     ids = torch.tensor([rows[0].ids[:40]])
     with torch.no_grad():
-        mine, theirs, base = trained.model(ids).logits, again(ids).logits, again.get_base_model()
-        torch.testing.assert_close(mine, theirs, atol=0.05, rtol=0.05)
+        mine, theirs = trained.model(ids).logits.float(), again(ids).logits.float()
+        assert (theirs - mine).norm() < 0.02 * mine.norm()  # it is written in bfloat16
         with again.disable_adapter():
-            assert (again(ids).logits - mine).abs().max() > 0.1
-    assert base is not None
+            assert (again(ids).logits.float() - mine).norm() > 0.1 * mine.norm()
 
 
 KILLED = """
@@ -143,8 +143,9 @@ train_adapter(
 def test_a_killed_run_resumed_gives_the_same_weights(configured: Settings, tiny: Path, tmp_path: Path):
     _, tokenizer = load_base(tiny)
     rows = rows_of(configured, tokenizer)
-    rows, heldout = rows[:56], rows[56:]
-    chosen = configured.training.model_copy(update={"batch_size": 4})  # a checkpoint after forty of 56 steps
+    rows, heldout = rows[:52], rows[52:56]
+    assert len(heldout) == 4
+    chosen = configured.training.model_copy(update={"batch_size": 4})  # a checkpoint after forty of 52 steps
 
     def run(folder: str) -> tuple[dict[str, torch.Tensor], Trained, int]:
         model, tokenizer = load_base(tiny)
@@ -163,12 +164,14 @@ def test_a_killed_run_resumed_gives_the_same_weights(configured: Settings, tiny:
         [*command, str(tmp_path / "rows"), str(tmp_path / "heldout")], capture_output=True, text=True
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
+    state = json.loads((tmp_path / "killed" / "checkpoint-40" / "trainer_state.json").read_text(encoding="utf-8"))
+    before = max(entry["elapsed"] for entry in state["log_history"])
     found, resumed, first = run("killed")
     assert first == 45  # it went on from the checkpoint
     assert resumed.outcome.loss == pytest.approx(whole.outcome.loss, rel=1e-4)  # and knows of the steps before it
     assert resumed.outcome.heldout_loss == whole.outcome.heldout_loss
     assert resumed.outcome.best_step == whole.outcome.best_step
-    assert resumed.outcome.seconds > 0.3 * whole.outcome.seconds
+    assert resumed.outcome.seconds > before > 0
     assert expected.keys() == found.keys()
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, atol=0, rtol=0, msg=name)

@@ -1,6 +1,5 @@
 """When training ends, on what it goes on, and whose weights are kept: real steps on a tiny model."""
 
-import random
 from pathlib import Path
 from typing import Any
 
@@ -9,24 +8,11 @@ import torch
 from safetensors.torch import load_file
 
 from tandem.settings import TrainingSettings, load_settings
+from tests.integration.made_up_rows import rows_of_one_topic
 from training.progress import Progress
 from training.row_trainer import RowTrainer
 from training.rows import Row
 from training.trainer import load_base, save_adapter, train_adapter
-
-
-def rows_of_one_topic(count: int, topic: int, seed: int) -> list[Row]:
-    """Rows whose answers repeat one token: soon learned, and wrong where another is repeated."""
-    rng = random.Random(seed)
-    rows = []
-    for _ in range(count):
-        prefix = [rng.randrange(1000) for _ in range(20)]
-        branch = [rng.randrange(1000) for _ in range(4)] + [topic] * 5
-        ids = (*prefix, *branch, *branch)
-        positions = (*range(20), *range(20, 29), *range(20, 29))
-        at = (*range(23, 29), *range(32, 38))
-        rows.append(Row(ids, positions, (0,) * 20 + (1,) * 9 + (2,) * 9, at, (topic,) * 12))
-    return rows
 
 
 def settings(**training: Any) -> TrainingSettings:

@@ -139,10 +139,11 @@ def train_on_preferences(
         warmup_steps=settings.warmup,
         seed=settings.seed,
         data_seed=settings.seed,
-        max_length=settings.max_tokens,
+        max_length=None,  # nothing is cut off: an answer without its end teaches the wrong thing
         use_cpu=not torch.cuda.is_available(),
         bf16=False,  # the base is loaded in its type
         gradient_checkpointing=False,
+        ddp_find_unused_parameters=False,
         save_strategy="no",
         logging_steps=1,
         disable_tqdm=True,

@@ -169,6 +169,7 @@ def training_arguments(settings: TrainingSettings, folder: Path, *, heldout: boo
         use_cpu=not torch.cuda.is_available(),
         bf16=False,  # the base is loaded in its type; autocast would only add casts
         gradient_checkpointing=False,
+        ddp_find_unused_parameters=False,
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,

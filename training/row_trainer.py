@@ -59,6 +59,7 @@ class RowTrainer(trl.SFTTrainer):  # type: ignore[misc]
     """
 
     loss_is_scaled_for_ga = True  # by the answer tokens of the whole step
+    control: Any
 
     def __init__(
         self,
@@ -118,7 +119,7 @@ class RowTrainer(trl.SFTTrainer):  # type: ignore[misc]
         hook = causal.get_output_embeddings().register_forward_pre_hook(only_answers)
         try:
             seen = {name: inputs[name] for name in ("input_ids", "attention_mask", "position_ids")}
-            return model(**seen, **layout, use_cache=False).logits  # type: ignore[no-any-return]
+            return model(**seen, **layout, use_cache=False).logits
         finally:
             hook.remove()
 

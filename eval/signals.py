@@ -224,12 +224,12 @@ def _refused_documents(session: Session) -> Signal:
 def _last_training(session: Session) -> Signal:
     run = session.scalar(
         select(TrainingRunRow)
-        .where(TrainingRunRow.state != "running")
+        .where(TrainingRunRow.state.in_(("done", "failed", "interrupted")))
         .order_by(TrainingRunRow.started_at.desc())
         .limit(1)
     )
     gate: dict[str, Any] = ((run.detail or {}).get("gate") or {}) if run else {}
-    broke = run is not None and run.state == "failed"
+    broke = run is not None and run.state != "done"
     failed = broke or gate.get("passed") is False
     why = " ".join(gate.get("reasons") or [str((run.detail or {}).get("error") or "It broke off.") if run else ""])
     return _count(

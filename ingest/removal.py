@@ -55,7 +55,7 @@ class Remover:
             version_ids = _version_ids(session, [document_id])
             keys = _keys(session, [document_id])
             answers = _answers_about(session, {document_id})
-            adapters = _adapters_taught(session, _candidates_about(session, {document_id}))
+            adapters = _adapters_taught(session, _candidates_about(session, {document_id}, answers))
         removed = self.remove_all([document_id])
         dropped = self._drop_embeddings(keys)
         shared = len(keys) - len(self._unused(keys))
@@ -87,7 +87,7 @@ class Remover:
             chunks = _count(session, ChunkRow.version_id, version_ids)
             answers = _answers_about(session, set(document_ids))
             feedback = _count(session, FeedbackRow.answer_id, answers)
-            candidates = _candidates_about(session, set(document_ids))
+            candidates = _candidates_about(session, set(document_ids), answers)
         return Removed(
             versions=len(version_ids),
             chunks=chunks,
@@ -112,7 +112,7 @@ class Remover:
             index.delete_documents(document_ids)
         with self._database.session() as session:
             answers = _answers_about(session, set(document_ids))
-            candidates = _candidates_about(session, set(document_ids))
+            candidates = _candidates_about(session, set(document_ids), answers)
             for batch in batched(answers, BATCH):
                 session.execute(delete(AnswerRow).where(AnswerRow.id.in_(batch)))
             for batch in batched(candidates, BATCH):
@@ -202,9 +202,11 @@ def _carried_on(session: Session, people: set[str], texts: set[str], known: Coll
                 yield id
 
 
-def _candidates_about(session: Session, document_ids: set[str]) -> list[str]:
-    rows = session.execute(select(StyleCandidateRow.id, StyleCandidateRow.document_ids))
-    return [id for id, made_from in rows if not document_ids.isdisjoint(made_from)]
+def _candidates_about(session: Session, document_ids: set[str], answers: Collection[str] = ()) -> list[str]:
+    """Style candidates whose sources quote the documents, or that were made of answers which repeat their text."""
+    gone = set(answers)
+    rows = session.execute(select(StyleCandidateRow.id, StyleCandidateRow.document_ids, StyleCandidateRow.answer_id))
+    return [id for id, quoted, answer in rows if not document_ids.isdisjoint(quoted) or answer in gone]
 
 
 def _adapters_taught(session: Session, candidate_ids: Sequence[str]) -> tuple[str, ...]:

@@ -5,12 +5,12 @@ the passage it came from, so that citations resolve as before.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from tandem.embedder import Embedder
+from tandem.embedder import Vectors
 from tandem.schemas import Passage
 from tandem.sentences import Unit, join_units, units
 from tandem.settings import RetrievalSettings
@@ -18,13 +18,25 @@ from tandem.sparse import SparseEncoder
 
 Scores = npt.NDArray[np.floating[Any]]
 
-RRF_K = 20  # few candidates: a small constant keeps the first ranks apart
+# What the best keyword match adds to a sentence's cosine, and how much its passage's own cosine counts. Chosen on the
+# style examples' passages: their answers' sentences are among the best five for 61 % of the questions, for 56 % when
+# ranks of both are fused instead, and the passage left out.
+LEXICAL = 0.2
+PASSAGE = 0.5
+
+
+class Embeds(Protocol):
+    """What turns texts into vectors of length 1: the embedder, or one that remembers what it embedded."""
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """float32, shape (len(texts), dimension)."""
+        ...
 
 
 class EvidenceSelector:
     """Chooses the quotes of a prompt."""
 
-    def __init__(self, embedder: Embedder, sparse: SparseEncoder, settings: RetrievalSettings) -> None:
+    def __init__(self, embedder: Embeds, sparse: SparseEncoder, settings: RetrievalSettings) -> None:
         self._embedder = embedder
         self._sparse = sparse
         self._settings = settings
@@ -42,7 +54,7 @@ class EvidenceSelector:
         """
         if self._settings.evidence == "passages":
             return self._whole(passages)
-        chosen = self._best_units(question, passages)
+        chosen = self.choose(question, passages)
         kept = [passage for passage in passages if passage.chunk_id in chosen]
         return [
             passage.model_copy(update={"n": n, "quote": join_units(chosen[passage.chunk_id])})
@@ -62,21 +74,21 @@ class EvidenceSelector:
             kept.append(passage.model_copy(update={"n": len(kept) + 1, "quote": quote}))
         return kept
 
-    def _best_units(self, question: str, passages: Sequence[Passage]) -> dict[str, list[Unit]]:
-        """The best units by chunk id, each list in the order of the passage."""
+    def choose(self, question: str, passages: Sequence[Passage]) -> dict[str, list[Unit]]:
+        """The best units of some passages, by chunk id, each list in the order of its passage."""
         pool = [(passage, unit) for passage in passages for unit in units(passage.text)]
         if not pool:
             return {}
         texts = [f"{unit.lead} {unit.text}".strip() for _, unit in pool]
         vectors = self._embedder.embed([question, *texts])
-        dense = vectors[1:] @ vectors[0]
         query = self._sparse.encode_query(question)
         context = [f"{passage.title} {passage.heading} {text}" for (passage, _), text in zip(pool, texts, strict=True)]
         lexical = np.array([query.dot(self._sparse.encode_document(text)) for text in context])
-        fused = _reciprocal_rank(dense) + _reciprocal_rank(lexical)
+        passage_similarity = np.array([passage.similarity for passage, _ in pool])
+        score = vectors[1:] @ vectors[0] + LEXICAL * _share_of_best(lexical) + PASSAGE * passage_similarity
         left = self._settings.budget_words
         taken: list[int] = []
-        for index in np.argsort(-fused, kind="stable"):
+        for index in np.argsort(-score, kind="stable"):
             words = len(texts[index].split())
             if len(taken) == self._settings.sentences:
                 break
@@ -90,7 +102,6 @@ class EvidenceSelector:
         return chosen
 
 
-def _reciprocal_rank(scores: Scores) -> Scores:
-    ranks = np.empty(len(scores))
-    ranks[np.argsort(-scores, kind="stable")] = np.arange(len(scores))
-    return 1.0 / (RRF_K + ranks)
+def _share_of_best(scores: Scores) -> Scores:
+    best = scores.max()
+    return scores / best if best > 0 else scores

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 # Reciprocal rank fusion scores 1 / (k + rank), ranks from 0.
-RRF_K = 60
+RRF_K = 10
 # Far above the noise of single precision, far below what tells two passages apart.
 DIGITS = 5
 _EQUAL = 2 * 10**-DIGITS

@@ -6,7 +6,7 @@ Nested names join with two underscores: `TANDEM_MODEL__URL`. Settings are read o
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tandem.errors import SettingsError
@@ -81,13 +81,13 @@ class IngestSettings(Section):
 
 
 class RetrievalSettings(Section):
-    top_k: int = Field(5, ge=1, le=50, description="Passages given to the model.")
+    top_k: int = Field(8, ge=1, le=50, description="Passages that evidence is taken from.")
     candidates: int = Field(40, ge=5, le=500, description="Candidates fetched from each of dense and sparse search.")
     per_document: int = Field(3, ge=1, description="Passages taken from one document at most.")
     evidence: Literal["sentences", "passages"] = Field(
         "sentences", description="What the model sees: the best sentences (small models) or whole passages (large)."
     )
-    sentences: int = Field(4, ge=1, le=40, description="Sentences in the prompt when evidence is `sentences`.")
+    sentences: int = Field(5, ge=1, le=40, description="Sentences in the prompt when evidence is `sentences`.")
     budget_words: int = Field(1200, ge=50, description="Words of evidence in the prompt at most.")
     min_similarity: float = Field(
         0.2, ge=-1, le=1, description="Below this best cosine similarity Tandem declines without asking the model."
@@ -138,8 +138,16 @@ class AdapterSettings(Section):
 class TrainingSettings(Section):
     examples: Path = Field(REPOSITORY / "samples" / "style" / "examples.jsonl", description="Style examples.")
     heldout: Path = Field(REPOSITORY / "samples" / "style" / "heldout.jsonl", description="Examples for the gate.")
-    schedule: str = Field("0 3 * * 0", description="Cron expression (UTC) of the trainer service.")
+    schedule: str = Field("0 3 * * 0", description="Cron expression of the trainer service.")
+    time_zone: str = Field("UTC", description="Time zone that the schedule is read in, such as Europe/Berlin.")
     min_new_examples: int = Field(20, ge=1, description="New approved examples before a scheduled run starts.")
+    webhook: HttpUrl | None = Field(
+        None, description="Address that is told of runs: started, finished, failed, interrupted, not_promoted."
+    )
+    webhook_token: SecretStr | None = Field(None, description="Bearer token sent with it.")
+    webhook_secret: SecretStr | None = Field(
+        None, description="Key of the HMAC-SHA256 over its body, in the header X-Tandem-Signature."
+    )
     start_from: str | None = Field(
         None, description="Adapter to go on from, NAME@DIGEST, of the same rank and targets; unset starts afresh."
     )

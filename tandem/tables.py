@@ -146,7 +146,12 @@ class FeedbackRow(Table):
 
 
 class StyleCandidateRow(Table):
-    """A style example that feedback suggests; trained on only after a person approved it."""
+    """A style example that feedback suggests; trained on only after a person approved it.
+
+    `user`, `comment`: who gave the feedback, and what they wrote to it.
+    `document_ids`: the documents that its sources quote; it goes when one of them is deleted.
+    `decided_by`: who approved or refused it.
+    """
 
     __tablename__ = "style_candidates"
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
@@ -154,18 +159,66 @@ class StyleCandidateRow(Table):
     document_ids: Mapped[list[str]] = mapped_column(JSON)
     example: Mapped[dict[str, Any]] = mapped_column(JSON)
     state: Mapped[str] = mapped_column(String(16), default="open")  # open, approved, refused
+    user: Mapped[str] = mapped_column(Text, default="")
+    comment: Mapped[str] = mapped_column(Text, default="")
     created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    decided_by: Mapped[str | None] = mapped_column(Text)
+    decided_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
 
 
 class TrainingRunRow(Table):
+    """A training run, from the moment that it is wanted.
+
+    `state`: `waiting` (for the trainer service), `running`, `interrupted` (its process was ended), `done` (a verdict of
+    the gate was reached, whatever it is), `failed`.
+    `name`: of the adapter that it trains. `adapter`: the version that came of it.
+    `due_at`: the time of the schedule that it answers.
+    `resumes`: the trainer service goes on with it when it was interrupted.
+    `attempt`: how often it was started. A process may only write to the attempt that it was started for.
+    """
+
     __tablename__ = "training_runs"
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
-    state: Mapped[str] = mapped_column(String(16))  # running, done, failed
+    state: Mapped[str] = mapped_column(String(16))
     cause: Mapped[str] = mapped_column(String(16))  # manual, schedule
+    name: Mapped[str] = mapped_column(Text, default="")
+    user: Mapped[str] = mapped_column(Text, default="")
     adapter: Mapped[str | None] = mapped_column(Text)
     detail: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    due_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    resumes: Mapped[bool] = mapped_column(default=False)
+    attempt: Mapped[int] = mapped_column(default=0)
     started_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     finished_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+
+class TrainingEventRow(Table):
+    """A line of a training run's log."""
+
+    __tablename__ = "training_events"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("training_runs.id", ondelete="CASCADE"), index=True)
+    stage: Mapped[str] = mapped_column(String(16))
+    message: Mapped[str] = mapped_column(Text)
+    data: Mapped[dict[str, Any]] = mapped_column(JSON)
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+
+
+class TrainingScheduleRow(Table):
+    """Where the schedule of training stands; one row.
+
+    `answered`: the last of its times that a decision was made on, or when it came into force. A trainer moves it on in
+    the same commit that makes the run, so that no time is answered twice, whoever looks at the clock.
+    `looked_at`: when a trainer last looked. `note`: what it decided.
+    """
+
+    __tablename__ = "training_schedule"
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    expression: Mapped[str] = mapped_column(Text)
+    zone: Mapped[str] = mapped_column(Text)
+    answered: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    looked_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    note: Mapped[str] = mapped_column(Text, default="")
 
 
 class AuditRow(Table):

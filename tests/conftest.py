@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 
 from services.model.server import ModelServer
 from services.model.weights import ensure_models
+from tandem.embedder import Embedder
 from tandem.prompt import PROMPT_VERSION
 from tandem.registry import AdapterRef, Manifest, Registry, adapter_digest
 from tandem.settings import Settings, load_settings
@@ -38,6 +39,16 @@ def settings(tmp_path: Path) -> Settings:
 def base_model() -> Path:
     """The prepared base model."""
     return ensure_models(load_settings(), embedder=False, base=True).base
+
+
+@pytest.fixture(scope="session")
+def embedder_dir() -> Path:
+    return ensure_models(load_settings(), embedder=True, base=False).embedder
+
+
+@pytest.fixture(scope="session")
+def embedder(embedder_dir: Path) -> Embedder:
+    return Embedder(embedder_dir, load_settings().embedding)
 
 
 @dataclass(frozen=True)

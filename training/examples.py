@@ -1,6 +1,7 @@
 """Style examples: what a curator writes, one JSON object a line.
 
 Short form: `{"question", "sources": [{"title", "heading", "text"}], "answer", "topic", "approved_by", "tags"}`.
+Group form: `{"sources": [...], "examples": [{"question", "answer"}, ...], ...}`, for questions on the same sources.
 Chat form: OpenAI's `{"messages": [...], "sources": [...], ...}`; its last two messages are question and answer.
 The answer cites `[n]` by position in `sources` and ends with the closing line of the style guide.
 """
@@ -35,7 +36,7 @@ class StyleExample(Value):
     """A question, its sources and the answer as the house gives it.
 
     Attributes:
-            approved_by: Who released it for training; without anybody it is not trained on.
+        approved_by: Who released it for training; without anybody it is not trained on.
         tags: Anything a curator sorts by; the kind of text, such as `legal` or `table`.
     """
 
@@ -93,7 +94,8 @@ def load_examples(path: Path) -> list[StyleExample]:
         ) from exc
     except UnicodeDecodeError as exc:
         raise ExampleError(f"The examples {str(path)!r} are not UTF-8 (byte {exc.start}). Save them as UTF-8.") from exc
-    examples = [_parse(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    examples = [example for number, line in numbered for example in _parse(path, number, line)]
     if not examples:
         raise ExampleError(f"The file {str(path)!r} holds no examples: put one JSON object on each line.")
     return examples
@@ -109,7 +111,7 @@ def example_digest(example: StyleExample) -> str:
     return hashlib.sha256(example.model_dump_json().encode()).hexdigest()
 
 
-def _parse(path: Path, number: int, line: str) -> StyleExample:
+def _parse(path: Path, number: int, line: str) -> list[StyleExample]:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as exc:
@@ -117,14 +119,24 @@ def _parse(path: Path, number: int, line: str) -> StyleExample:
     if not isinstance(row, dict):
         raise ExampleError(f"{path.name}, line {number}: a JSON object is needed, not {line.strip()[:40]!r}.")
     try:
-        example = StyleExample.model_validate(_short(row) if "messages" in row else row)
+        return [StyleExample.model_validate(_short(one) if "messages" in one else one) for one in _members(row)]
     except ValidationError as exc:
         first = exc.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "line"
         raise ExampleError(f"{path.name}, line {number}: {key!r} is wrong: {first['msg']}.") from exc
     except ValueError as exc:
         raise ExampleError(f"{path.name}, line {number}: {exc}.") from exc
-    return example
+
+
+def _members(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """The examples of a group, each with what the group has in common; any other row is one example."""
+    if "examples" not in row:
+        return [row]
+    members = row["examples"]
+    if not isinstance(members, list) or not members or not all(isinstance(member, dict) for member in members):
+        raise ValueError("'examples' must be a list of objects with a question and an answer")
+    common = {key: value for key, value in row.items() if key != "examples"}
+    return [common | member for member in members]
 
 
 def _short(row: dict[str, Any]) -> dict[str, Any]:

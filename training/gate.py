@@ -21,8 +21,10 @@ from eval.support import figures
 from tandem.declines import is_decline
 from tandem.prompt import Source, build_messages
 from tandem.registry import Gate
+from tandem.settings import Settings
 from tandem.style import StyleGuide
 from training.augment import Augmenter, Shares
+from training.corpus import open_corpus
 from training.examples import StyleExample, group_by_sources
 
 MEASURES = ("right", "citations", "declining", "style")
@@ -55,20 +57,24 @@ class Marks:
     style: float
 
 
-def draw_trials(heldout: Sequence[StyleExample], guide: StyleGuide, count: int, seed: int) -> list[Trial]:
-    """Draws `count` questions with evidence as the service shows it; the same ones for equal arguments."""
-    rng = random.Random(seed)
-    shares = Shares(closed_book=0.0, injected=0.0)
-    augmenter = Augmenter(group_by_sources(heldout), guide, shares=shares)
-    trials: list[Trial] = []
-    for _ in range(20):  # passes: each question comes with new evidence, figures and names
-        for draw in augmenter.one_pass(rng):
-            for asked in draw.questions:
-                if draw.sources is not None and len(trials) < count:
-                    trials.append(Trial(asked.question, draw.sources, draw.marker, asked.answer, asked.answerable))
-        if len(trials) == count:
-            break
-    return trials
+def draw_trials(heldout: Sequence[StyleExample], guide: StyleGuide, settings: Settings) -> list[Trial]:
+    """Draws `settings.training.gate_examples` questions with evidence as the service picks it.
+
+    The same ones for equal arguments.
+    """
+    rng = random.Random(settings.training.seed)
+    groups = group_by_sources(heldout)
+    # One question a prompt: in service each has evidence of its own.
+    shares = Shares(closed_book=0.0, injected=0.0, declined=0.0, shuffled=0.0, split=0.0)
+    augmenter = Augmenter(groups, guide, open_corpus(groups, settings), max_questions=1, shares=shares)
+    trials = [
+        Trial(asked.question, draw.sources, draw.marker, asked.answer, asked.answerable)
+        for draw in augmenter.one_pass(rng)
+        for asked in draw.questions
+        if draw.sources
+    ]
+    rng.shuffle(trials)
+    return trials[: settings.training.gate_examples]
 
 
 def mark(trial: Trial, answer: str, guide: StyleGuide) -> Marks:

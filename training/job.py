@@ -24,12 +24,14 @@ from tandem.settings import Settings
 from tandem.style import StyleGuide, load_style
 from tandem.weights import base_dir, model_digest
 from training.augment import Augmenter
+from training.corpus import open_corpus
 from training.examples import StyleExample, data_digest, group_by_sources, load_examples
 from training.guards import Guarded, guard
 
 Stage = Literal["guard", "augment", "train", "gate", "register"]
 # Settings that change nothing in the weights.
-_IRRELEVANT = {"schedule", "min_new_examples", "gate_examples", "heldout", "examples"}
+_IRRELEVANT = {"schedule", "time_zone", "min_new_examples", "gate_examples", "heldout", "examples"}
+_IRRELEVANT |= {"webhook", "webhook_token", "webhook_secret"}
 _LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "tokenizers")
 
 
@@ -151,7 +153,8 @@ def _train(
         registry.verify(start, base_digest=base_digest)
         say(TrainingEvent(stage="train", message=f"Training goes on from {start.served}."))
     model, tokenizer = load_base(base)
-    augmenter = Augmenter(group_by_sources(guarded.examples), guide)
+    groups = group_by_sources(guarded.examples)
+    augmenter = Augmenter(groups, guide, open_corpus(groups, settings))
     rows = draw_rows(augmenter, tokenizer, settings.training)
     tokens = sum(len(row.ids) for row in rows)
     questions = sum(len(set(row.branches) - {0}) for row in rows)
@@ -175,7 +178,7 @@ def _train(
     active = _active(registry, name, base_digest)
     if active is not None:
         trained.model.load_adapter(str(active.path), adapter_name="active", torch_device=model.device.type)
-    trials = draw_trials(heldout, guide, settings.training.gate_examples, settings.training.seed)
+    trials = draw_trials(heldout, guide, settings)
 
     def asked(arm: str, done: int, count: int) -> None:
         say(TrainingEvent(stage="gate", message=f"{done} of {count} held-out questions answered by {arm}"))

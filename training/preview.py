@@ -7,6 +7,7 @@ from tandem.prompt import build_messages
 from tandem.settings import load_settings
 from tandem.style import load_style
 from training.augment import Augmenter
+from training.corpus import open_corpus
 from training.examples import group_by_sources, load_examples
 
 
@@ -15,7 +16,7 @@ def main() -> None:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 3
     settings = load_settings()
     groups = group_by_sources(load_examples(settings.training.examples))
-    augmenter = Augmenter(groups, load_style(settings.style))
+    augmenter = Augmenter(groups, load_style(settings.style), open_corpus(groups, settings))
     for _, draw in zip(range(count), augmenter.one_pass(random.Random(settings.training.seed)), strict=False):
         for position, question in enumerate(draw.questions):
             content = build_messages(question.question, draw.sources, marker=draw.marker)[-1]["content"]

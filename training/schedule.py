@@ -1,127 +1,115 @@
-"""When training runs by itself: at the times of a cron expression, if there are new examples, one run at a time."""
+"""When training runs by itself: at the times of a cron expression, if there are new examples."""
 
-import json
 import logging
-from datetime import UTC, datetime
-from pathlib import Path
+from datetime import datetime, timedelta
 
-from croniter import CroniterBadCronError, CroniterBadDateError, croniter
+from sqlalchemy import update
+from sqlalchemy.engine import CursorResult
+from sqlalchemy.orm import Session
 
-from tandem.errors import AdapterError, Busy, ExampleError, SettingsError
-from tandem.registry import Registry
+from tandem.database import Database
 from tandem.schemas import Value
 from tandem.settings import Settings
-from training.examples import StyleExample, data_digest, example_digest, load_examples
-from training.job import run_lock
-from training.runs import TrainingRuns
+from tandem.tables import TrainingScheduleRow, utc
+from training.cron import Cron
 
 log = logging.getLogger(__name__)
 
+# A clock that is set back by no more than this shows times that had come before. One that is further behind was wrong
+# when they came: the schedule starts anew from what it shows now, or it would stand still until that day comes.
+TOLERANCE = timedelta(days=7)
+_ID = "training"
 
-class Decision(Value):
-    """Whether to train now, and why or why not. `fire` is the time of the schedule that it answers."""
 
-    start: bool
-    reason: str
-    new_examples: int = 0
-    fire: datetime | None = None
+class Standing(Value):
+    """Where the schedule stands, as the database has it.
+
+    Attributes:
+        next: The first time that is still to come.
+        looked_at: When a trainer last looked at the clock; None when none ever did.
+        note: What it decided.
+    """
+
+    expression: str
+    zone: str
+    next: datetime
+    looked_at: datetime | None = None
+    note: str = ""
 
 
 class Schedule:
-    """Decides when a run starts.
+    """Says which time of the schedule is to be answered. However many were missed, the last one stands for them all.
 
     Args:
-        settings: `settings.training.schedule` is read as UTC.
-        runs: What was run before.
-        since: When the schedule came into force; a time before it was not missed.
+        settings: `schedule` and `time_zone` of `settings.training`.
+        database: Keeps what was answered, for all processes and after a restart.
 
     Raises:
-        SettingsError: The cron expression is wrong.
+        SettingsError: The cron expression or the time zone is wrong.
     """
 
-    def __init__(self, settings: Settings, runs: TrainingRuns, *, since: datetime) -> None:
-        self._settings = settings
-        self._runs = runs
-        self._since = since
-        cron = settings.training.schedule
-        try:
-            croniter(cron, since).get_next(datetime)
-        except (CroniterBadCronError, CroniterBadDateError, ValueError) as exc:
-            raise SettingsError(
-                f"TANDEM_TRAINING__SCHEDULE is no cron expression: {cron!r} ({exc}). "
-                "Write five fields, such as '0 3 * * 0' for Sundays at 03:00 UTC."
-            ) from exc
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self._database = database
+        self._cron = Cron(settings.training.schedule, settings.training.time_zone)
+        self._answered: datetime | None = None  # as the database last said
 
-    def next_fire(self, now: datetime) -> datetime:
-        """The next time of the schedule after `now`."""
-        return _aware(croniter(self._settings.training.schedule, now).get_next(datetime))
-
-    def decide(self, now: datetime, examples: list[StyleExample]) -> Decision:
-        """Whether a run is due: however many times were missed, one run makes up for them.
+    def due(self, now: datetime) -> datetime | None:
+        """The time that nobody has answered yet, or None.
 
         Args:
             now: In UTC.
-            examples: What would be trained on.
+
+        Raises:
+            DatabaseUnavailable: The state database does not answer.
         """
-        fire = _aware(croniter(self._settings.training.schedule, now).get_prev(datetime))
-        last = self._runs.last()
-        answered = max([self._since, *([last.started_at] if last is not None else [])])
-        if fire <= answered:
-            return Decision(start=False, reason=f"The next run is due at {self.next_fire(now):%Y-%m-%d %H:%M} UTC.")
-        new = self._new(examples)
-        least = self._settings.training.min_new_examples
-        if new < least:
-            return Decision(start=False, reason=f"{new} new examples, {least} are needed.", new_examples=new, fire=fire)
-        try:
-            with run_lock(self._settings):
-                self._runs.abandon()
-        except Busy as exc:
-            return Decision(start=False, reason=exc.message, new_examples=new, fire=fire)
-        return Decision(start=True, reason=f"{new} new examples.", new_examples=new, fire=fire)
+        latest = self._cron.latest(now)
+        if self._answered is None or not latest <= self._answered <= now + TOLERANCE:
+            self._answered = self._read(now, latest)
+        return latest if latest > self._answered else None
 
-    def _new(self, examples: list[StyleExample]) -> int:
-        """Examples that the last finished run, or the adapter that answers, has not seen."""
-        done = self._runs.last("done")
-        if done is not None:
-            return len({example_digest(example) for example in examples} - done.examples)
-        registry = Registry(self._settings.registry)
-        try:
-            active = registry.active(self._settings.adapter.name)
-            if active is not None and registry.manifest(active).data_digest == data_digest(examples):
-                return 0
-        except AdapterError as exc:
-            log.warning("the active adapter cannot be compared with: %s", exc.message)
-        return len(examples)
+    def answer(self, session: Session, fire: datetime) -> bool:
+        """Takes a time, in the session that writes down what came of it. False: somebody else was quicker."""
+        row = TrainingScheduleRow
+        taken = session.execute(update(row).where(row.id == _ID, row.answered < fire).values(answered=fire))
+        assert isinstance(taken, CursorResult)
+        self._answered = None
+        return bool(taken.rowcount)
 
+    def looked(self, now: datetime, note: str | None = None) -> None:
+        """Writes down that a trainer looks at the clock, and what it decided. Call it every few minutes."""
+        self._answered = None  # so that a clock that was set right is seen on every host before the next time comes
+        with self._database.session() as session:
+            row = session.get(TrainingScheduleRow, _ID)
+            if row is not None:
+                row.looked_at = now
+                row.note = row.note if note is None else note
 
-def gather_examples(settings: Settings, runs: TrainingRuns) -> list[StyleExample]:
-    """The curator's file, and what people approved from feedback.
+    def standing(self, now: datetime) -> Standing:
+        """Where the schedule stands; reads only."""
+        with self._database.session() as session:
+            row = session.get(TrainingScheduleRow, _ID)
+        # What the trainers go by, which may have other settings than this process.
+        cron = Cron(row.expression, row.zone) if row is not None else self._cron
+        return Standing(
+            expression=cron.expression,
+            zone=cron.zone,
+            next=cron.next(now),
+            looked_at=utc(row.looked_at) if row is not None and row.looked_at else None,
+            note=row.note if row is not None else "",
+        )
 
-    Raises:
-        ExampleError: The file cannot be read.
-    """
-    examples = load_examples(settings.training.examples)
-    for row in runs.approved_candidates():
-        try:
-            examples.append(StyleExample.model_validate(row))
-        except ValueError as exc:
-            log.warning("an approved style candidate is no example and is left out: %s", exc)
-    return examples
-
-
-def write_examples(path: Path, examples: list[StyleExample]) -> None:
-    """Writes examples as JSON Lines, for the process that trains.
-
-    Raises:
-        ExampleError: The file cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lines = [json.dumps(example.model_dump(mode="json"), ensure_ascii=False) for example in examples]
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    except OSError as exc:
-        raise ExampleError(f"The examples cannot be written to {str(path)!r}: {exc.strerror}.") from exc
-
-
-def _aware(moment: datetime) -> datetime:
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    def _read(self, now: datetime, latest: datetime) -> datetime:
+        """What was answered. A schedule that is new, or another one, has missed nothing before now."""
+        with self._database.session() as session:
+            row = session.get(TrainingScheduleRow, _ID, with_for_update=True)
+            if row is None:
+                row = TrainingScheduleRow(id=_ID, expression="", zone="", answered=now, note="")
+                session.add(row)
+            asked = (self._cron.expression, self._cron.zone)
+            if (row.expression, row.zone) != asked:
+                row.expression, row.zone = asked
+                row.answered = now
+            elif utc(row.answered) > now + TOLERANCE:
+                log.warning("the clock was set back to %s: the schedule starts anew from there", now)
+                row.answered = latest
+            return utc(row.answered)

@@ -3,15 +3,15 @@
 import asyncio
 import uuid
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from services.chat.auth import CurrentUser
-from services.chat.body import Body, Plain
+from services.chat.body import Body, Plain, refused
 from services.chat.library import may_read
 from services.chat.metrics import Metrics
 from services.chat.standing import with_standing
@@ -19,6 +19,7 @@ from tandem.database import Database
 from tandem.errors import NotFound
 from tandem.schemas import Principal
 from tandem.tables import AnswerRow, FeedbackRow, VersionRow, utc
+from training.candidates import suggest, withdraw
 
 
 class FeedbackRequest(Body):
@@ -27,22 +28,39 @@ class FeedbackRequest(Body):
     model_config = ConfigDict(
         extra="forbid",
         json_schema_extra={
-            "examples": [{"answer_id": "ans_7b1f", "rating": "down", "about": "facts", "comment": "It is 30 days."}]
+            "examples": [
+                {"answer_id": "ans_7b1f", "rating": "down", "about": "facts", "comment": "It is 30 days."},
+                {"answer_id": "ans_7b1f", "rating": "down", "about": "tone", "suggestion": "You get 28 days. [1]"},
+            ]
         },
     )
     answer_id: str = Field(max_length=64)
     rating: Literal["up", "down"]
     about: Literal["facts", "tone", ""] = Field("", description="What the thumb is about.")
     comment: Plain = Field("", max_length=4000)
+    suggestion: Plain = Field("", max_length=8000, description="A better answer, with `about: tone`.")
+
+    @property
+    def suggests(self) -> bool:
+        """Whether it makes a style candidate of the answer."""
+        return self.about == "tone" and (self.rating == "down" or bool(self.suggestion.strip()))
+
+    @model_validator(mode="after")
+    def _suggestion_is_tone(self) -> Self:
+        if self.suggestion.strip() and self.about != "tone":
+            # What is wrong in its facts is mended in the documents; an adapter must not learn it.
+            raise refused("suggestion", "A suggestion is a matter of tone: send it with about: tone.", "invalid_value")
+        return self
 
 
 class FeedbackReply(BaseModel):
-    """The thumb as it was kept."""
+    """The thumb as it was kept, and the style candidate that it made, which a person decides on."""
 
     id: str
     answer_id: str
     rating: str
     about: str
+    example_id: str | None = None
 
 
 class Receipts:
@@ -73,14 +91,17 @@ class Receipts:
                 "receipt": with_standing(session, row.receipt, datetime.now(UTC).date()),
             }
 
-    def rate(self, feedback: FeedbackRequest, principal: Principal) -> str:
-        """Keeps a thumb; a second one of the same person on the same answer replaces the first. Returns its id.
+    def rate(self, feedback: FeedbackRequest, principal: Principal) -> tuple[str, str | None]:
+        """Keeps a thumb; a second one of the same person on the same answer replaces the first.
+
+        Returns:
+            Its id, and that of the style candidate that it made.
 
         Raises:
             NotFound: There is no such answer, it is somebody else's, or it quotes what the principal may not read.
         """
         with self._database.session() as session:
-            _own(session, feedback.answer_id, principal)
+            answer = _own(session, feedback.answer_id, principal)
             # The id is made from answer and person, so that two clicks at once cannot become two thumbs.
             key = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{feedback.answer_id}\n{principal.user}"))
             session.merge(
@@ -94,7 +115,10 @@ class Receipts:
                     created_at=datetime.now(UTC),
                 )
             )
-            return key
+            if feedback.suggests:
+                return key, suggest(session, answer, principal.user, feedback.comment, feedback.suggestion)
+            withdraw(session, feedback.answer_id, principal.user)
+            return key, None
 
 
 def _own(session: Session, answer_id: str, principal: Principal) -> AnswerRow:
@@ -128,8 +152,8 @@ def answers_router(database: Database, metrics: Metrics) -> APIRouter:
     @router.post("/feedback", status_code=201)
     async def feedback(body: FeedbackRequest, principal: CurrentUser) -> FeedbackReply:
         """Keeps a thumb on an answer."""
-        key = await asyncio.to_thread(receipts.rate, body, principal)
+        key, example = await asyncio.to_thread(receipts.rate, body, principal)
         metrics.rated(body.rating, body.about)
-        return FeedbackReply(id=key, answer_id=body.answer_id, rating=body.rating, about=body.about)
+        return FeedbackReply(id=key, answer_id=body.answer_id, rating=body.rating, about=body.about, example_id=example)
 
     return router

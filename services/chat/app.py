@@ -9,13 +9,16 @@ from services.chat.answers_api import answers_router
 from services.chat.auth import Authenticator, LocalOnly
 from services.chat.completions_api import completions_router
 from services.chat.documents_api import documents_router
+from services.chat.examples_api import examples_router
 from services.chat.gate import Gate
 from services.chat.ingest_api import ingest_router
 from services.chat.library import Library
 from services.chat.metrics import Metrics
 from services.chat.page_files import page_router
 from services.chat.status_api import status_router
+from services.chat.training_api import training_router
 from services.ingest.runs import IngestRuns, RunLog
+from services.trainer.overview import Overview
 from tandem.bootstrap import Container
 
 DESCRIPTION = """An assistant for documents that change, in a voice that does not. The API is OpenAI's, with one object
@@ -58,6 +61,9 @@ def create_app(container: Container, ingestion: IngestRuns | None = None) -> Fas
     )
     app.include_router(ingest_router(RunLog(container.database), ingestion, server_paths=settings.ingest.server_paths))
     app.include_router(adapters_router(container))
+    overview = Overview(container.database, settings)
+    app.include_router(training_router(overview, settings.adapter.name))
+    app.include_router(examples_router(overview.candidates))
     app.include_router(status_router(container, metrics, admission, ingestion=ingestion is not None))
     app.include_router(page_router())
     return app

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import click
 import typer
 
-from services.cli import adapters, answers, documents, evaluate, ingest, running, train
+from services.cli import adapters, answers, documents, evaluate, examples, ingest, running, train, training
 from tandem.errors import InputError, SettingsError, TandemError
 
 app = typer.Typer(
@@ -17,7 +17,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for room in (running, ingest, documents, answers, train, adapters, evaluate):
+for room in (running, ingest, documents, answers, train, training, examples, adapters, evaluate):
     room.register(app)
 
 

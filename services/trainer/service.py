@@ -1,151 +1,187 @@
-"""Starts scheduled training runs, each in a process of its own, so that this one never imports torch."""
+"""Makes the runs that the schedule, or a person, asks for: one at a time, whichever process or host looks first."""
 
 import asyncio
 import contextlib
-import json
 import logging
-import os
-import signal
-import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from datetime import datetime, timedelta
 
+from services.trainer.child import Broken, train_in_child
+from services.trainer.record import Record, utc_now
+from services.trainer.webhook import Webhook
 from tandem.database import Database
-from tandem.errors import TandemError
-from tandem.registry import Manifest
+from tandem.errors import Busy, ExampleError, TandemError
 from tandem.settings import Settings
-from training.examples import StyleExample
-from training.runs import Cause, TrainingRuns
-from training.schedule import Decision, Schedule, gather_examples, write_examples
+from training.candidates import Candidates
+from training.job import TrainingEvent, run_lock
+from training.pool import Pool, count_new, gather_examples, write_examples
+from training.runs import Run, TrainingRuns
+from training.schedule import Schedule
+from training.turn import Turn
 
 log = logging.getLogger(__name__)
 
-LEASH = Path(__file__).parent.parent / "leash.py"
-CHECK_EVERY = 60.0  # seconds between two looks at the clock
-_SETTINGS = {"data_dir", "cache_dir", "style", "adapter", "training"}
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
+LOOK_EVERY = 5.0  # seconds between two looks at the clock and at what people ask for
+NOTED_EVERY = timedelta(minutes=1)  # how often it is written down that the service looks
 
 
 class Trainer:
-    """Looks at the schedule once a minute.
+    """Looks at the clock, and trains when a run is due.
 
     Args:
         settings: The configuration.
-        database: Where runs are written down.
+        database: Where the schedule and the runs are kept.
         clock: Tells the time, in UTC.
+
+    Raises:
+        SettingsError: The cron expression or the time zone is wrong.
     """
 
-    def __init__(self, settings: Settings, database: Database, *, clock: Callable[[], datetime] = _now) -> None:
+    def __init__(self, settings: Settings, database: Database, *, clock: Callable[[], datetime] = utc_now) -> None:
         self._settings = settings
-        self._runs = TrainingRuns(database)
+        self._database = database
         self._clock = clock
-        self._schedule = Schedule(settings, self._runs, since=self._in_force_since())
+        self._runs = TrainingRuns(database)
+        self._candidates = Candidates(database, settings)
+        self._schedule = Schedule(settings, database)
+        self._webhook = Webhook(settings.training)
+        self._noted: datetime | None = None
         self._said = ""
 
     async def run(self) -> None:
         """Runs until cancelled. No single failure ends it."""
-        while True:
-            try:
-                await self.tick()
-            except TandemError as exc:
-                log.warning("the schedule could not be looked at: %s", exc.message)
-            await asyncio.sleep(CHECK_EVERY)
-
-    async def tick(self) -> Decision:
-        """Looks once, and trains if a run is due.
-
-        Raises:
-            ExampleError: The examples cannot be read.
-            DatabaseUnavailable: The state database does not answer.
-        """
-        examples = await asyncio.to_thread(gather_examples, self._settings, self._runs)
-        decision = await asyncio.to_thread(self._schedule.decide, self._clock(), examples)
-        if decision.start:
-            log.info("training starts: %s", decision.reason)
-            await self.train(examples, "schedule")
-        elif decision.reason != self._said:
-            log.info("no training: %s", decision.reason)
-            self._said = decision.reason
-        return decision
-
-    async def train(self, examples: list[StyleExample], cause: Cause) -> Manifest | None:
-        """Trains once. Returns the manifest, or None when the run failed; both are written down.
-
-        Raises:
-            DatabaseUnavailable: The state database does not answer.
-        """
-        run = await asyncio.to_thread(self._runs.start, cause, examples, at=self._clock())
         try:
-            manifest = await self._in_child(run, examples)
-        except _Failed as exc:
-            log.warning("training failed: %s", exc)
-            await asyncio.to_thread(self._runs.fail, run, str(exc))
-            return None
-        except BaseException:
-            await asyncio.to_thread(self._runs.fail, run, "It was ended with the service.")
-            raise
-        await asyncio.to_thread(self._runs.finish, run, manifest)
-        return manifest
-
-    async def _in_child(self, run: str, examples: list[StyleExample]) -> Manifest:
-        path = self._settings.runs_dir / f"examples-{run}.jsonl"
-        await asyncio.to_thread(write_examples, path, examples)
-        settings = self._settings.model_dump(mode="json", include=_SETTINGS)
-        settings["model"] = {"path": str(self._settings.model.path)} if self._settings.model.path else {}
-        request = {"settings": settings, "examples": str(path), "name": self._settings.adapter.name, "by": "schedule"}
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-S",
-            str(LEASH),
-            str(os.getpid()),
-            sys.executable,
-            "-m",
-            "training",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            start_new_session=True,
-            limit=2**22,
-        )
-        try:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            process.stdin.write(json.dumps(request).encode())
-            await process.stdin.drain()
-            process.stdin.close()
-            result: dict[str, Any] = {}
-            async for line in process.stdout:
-                result = json.loads(line)
-                if "event" in result:
-                    log.info("training: %s", result["event"]["message"])
-            await process.wait()
-        except (ConnectionError, ValueError) as exc:
-            raise _Failed(f"The training process broke off: {exc}.") from exc
+            while True:
+                try:
+                    await self.look()
+                    self._mark_alive()
+                except TandemError as exc:
+                    self._say(f"the schedule could not be looked at: {exc.message}")
+                except Exception:
+                    log.exception("the schedule could not be looked at")
+                await asyncio.sleep(LOOK_EVERY)
         finally:
-            if process.returncode is None:
-                process.terminate()
-                await process.wait()
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-            path.unlink(missing_ok=True)
-        if "manifest" not in result:
-            raise _Failed(result.get("error") or f"The training process ended with status {process.returncode}.")
-        return Manifest.model_validate(result["manifest"])
+            await asyncio.to_thread(self._webhook.close)
 
-    def _in_force_since(self) -> datetime:
-        """When this data directory first had a schedule. Kept in a file, so that a restart does not forget a time."""
-        path = self._settings.runs_dir / "scheduled-since"
-        with contextlib.suppress(OSError, ValueError):
-            return datetime.fromisoformat(path.read_text(encoding="ascii").strip())
+    async def look(self) -> Run | None:
+        """Looks once, and makes the run that is to be made.
+
+        Returns:
+            What came of it; None when there was nothing to do.
+
+        Raises:
+            DatabaseUnavailable: The state database does not answer.
+        """
         now = self._clock()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(now.isoformat() + "\n", encoding="ascii")
-        return now
+        fire = await asyncio.to_thread(self._schedule.due, now)
+        await asyncio.to_thread(self._note, now)
+        if fire is None and not await asyncio.to_thread(self._runs.unsettled):
+            return None
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                turn = await asyncio.to_thread(stack.enter_context, Turn(self._database))
+                # The process of a service that was killed may take some seconds to end.
+                with run_lock(self._settings):
+                    self._sweep()
+                run = await asyncio.to_thread(self._choose, now, fire)
+                return await self._make(run, turn) if run is not None else None
+        except Busy as exc:
+            self._say(exc.message)
+            return None
 
+    def _choose(self, now: datetime, fire: datetime | None) -> Run | None:
+        """The run to make: one that was broken off, one that a person wants, or the one that is due."""
+        for id in self._runs.break_off(at=now):
+            run = self._runs.get(id)
+            log.warning("the training run %s: %s", id, run.message)
+            self._webhook.tell("failed" if run.state == "failed" else "interrupted", run)
+        return self._runs.to_do() or (self._answer(now, fire) if fire is not None else None)
 
-class _Failed(Exception):
-    """A training process gave no manifest."""
+    def _answer(self, now: datetime, fire: datetime) -> Run | None:
+        """Decides on a time of the schedule, in one commit with the run that comes of it."""
+        least = self._settings.training.min_new_examples
+        try:
+            new = count_new(self._settings, self._runs, gather_examples(self._settings, self._candidates))
+        except ExampleError as exc:  # the run itself will say so, where people look for it
+            log.warning("%s", exc.message)
+            new = least
+        id = None
+        with self._database.session() as session:
+            if not self._schedule.answer(session, fire):
+                return None
+            if new >= least:
+                name = self._settings.adapter.name
+                id = self._runs.want(session, "schedule", name, "schedule", at=now, due_at=fire)
+        said = f"{new} new examples at the time due, {fire:%Y-%m-%d %H:%M} UTC; {least} are needed."
+        self._schedule.looked(now, said)
+        self._say(said)
+        return self._runs.get(id) if id is not None else None
+
+    async def _make(self, run: Run, turn: Turn) -> Run:
+        try:
+            pool = await asyncio.to_thread(gather_examples, self._settings, self._candidates)
+            problem = None
+        except ExampleError as exc:
+            pool, problem = Pool(file=()), exc.message
+        attempt = await asyncio.to_thread(self._runs.start, run.id, pool.all, at=self._clock())
+        record = Record(self._runs, self._webhook, run.id, attempt, self._clock)
+        if problem is not None:
+            await asyncio.to_thread(record.failed, problem)
+        else:
+            log.info("the training run %s begins (%s, attempt %d)", run.id, run.cause, attempt)
+            await asyncio.to_thread(record.started)
+            await self._train(run, pool, turn, record)
+        return await asyncio.to_thread(self._runs.get, run.id)
+
+    async def _train(self, run: Run, pool: Pool, turn: Turn, record: Record) -> None:
+        async def on_event(event: TrainingEvent) -> None:
+            log.info("training: %s", event.message)
+            await asyncio.to_thread(record.event, event)
+
+        async def pulse() -> bool:
+            await asyncio.to_thread(self._note, self._clock())
+            return await asyncio.to_thread(turn.kept)
+
+        path = self._settings.runs_dir / f"examples-{run.id}.jsonl"
+        by = run.user or run.cause
+        try:
+            await asyncio.to_thread(write_examples, path, pool.all)
+            manifest = await train_in_child(self._settings, path, by, on_event=on_event, pulse=pulse)
+        except Broken as exc:
+            log.warning("training: %s", exc.message)
+            await asyncio.to_thread(record.interrupted if exc.again else record.failed, exc.message)
+        except TandemError as exc:
+            await asyncio.to_thread(record.failed, exc.message)
+        except asyncio.CancelledError:
+            record.interrupted("The service was stopped.")  # in this thread: the task is being cancelled
+            raise
+        except Exception:
+            log.exception("the training run %s failed", run.id)
+            message = f"It failed unexpectedly; the trainer's log has the details under {run.id}."
+            await asyncio.to_thread(record.failed, message)
+        else:
+            await asyncio.to_thread(record.finished, manifest)
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _sweep(self) -> None:
+        """Text that a run of a killed service has left: its document may have been deleted since."""
+        for path in self._settings.runs_dir.glob("examples-*.jsonl"):
+            path.unlink(missing_ok=True)
+
+    def _note(self, now: datetime) -> None:
+        if self._noted is None or abs(now - self._noted) >= NOTED_EVERY:
+            self._schedule.looked(now)
+            self._noted = now
+
+    def _mark_alive(self) -> None:
+        """The file that the health checks of docker-compose and Kubernetes look for."""
+        path = self._settings.runs_dir / "scheduled-since"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{self._clock().isoformat()}\n", encoding="ascii")
+
+    def _say(self, message: str) -> None:
+        if message != self._said:
+            log.info("%s", message)
+            self._said = message

@@ -25,7 +25,7 @@ from tandem.registry import Registry
 from tandem.replicas import Replicas
 from tandem.schemas import Answer, Ask, Passage, uses_adapter, uses_retrieval
 from tandem.settings import load_settings
-from tandem.tables import AnswerRow, DocumentRow, FeedbackRow, VersionRow
+from tandem.tables import AnswerRow, DocumentRow, FeedbackRow, StyleCandidateRow, VersionRow
 from tests.adapter_files import add_adapter
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
@@ -108,6 +108,7 @@ class Site:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         settings = load_settings(data_dir=folder, **sections)
+        self.settings = settings
         self.database = Database(settings.database)
         self.database.migrate()
         self.assistant = AssistantDouble(self.database)
@@ -162,6 +163,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             session.add(
                 VersionRow(**version, **hashes, title="<i>Leave</i>", groups=None, live_from=start, live_until=end)
             )
+        session.add(DocumentRow(id="x.md", created_at=datetime.now(UTC)))  # what is quoted must be there to be rated
+        session.flush()
+        session.add(VersionRow(id="x", document_id="x.md", seq=1, state="published", text="y", **hashes))
     yield site
     site.close()
 
@@ -186,7 +190,7 @@ def ask(page: Page, question: str) -> None:
 
 def test_an_answer_streams_in_and_its_citation_leads_to_the_source(page: Page, site: Site):
     page.goto(site.url)
-    expect(page.locator(".chip")).to_have_text("<i>Leave</i>")
+    expect(page.locator(".chip").first).to_have_text("<i>Leave</i>")
     ask(page, "How many days?")
     expect(page.locator(".answer-text")).to_contain_text(f"Hello from tandem: {HOSTILE}")
     expect(page.locator(".answer-text strong")).to_have_text("exactly")
@@ -241,6 +245,13 @@ def test_a_thumb_asks_whether_it_was_facts_or_tone(page: Page, site: Site):
     with site.database.session() as session:
         rows = session.query(FeedbackRow.rating, FeedbackRow.about).all()
     assert [tuple(row) for row in rows] == [("down", "tone")]
+    page.get_by_role("button", name="Suggest a better answer").click()
+    page.get_by_label("How should it be said?").fill("You have 28 days. [1]")
+    page.get_by_role("button", name="Suggest it").click()
+    expect(page.locator("#sheet")).to_be_hidden()
+    with site.database.session() as session:
+        (candidate,) = session.query(StyleCandidateRow).all()
+    assert (candidate.state, candidate.example["answer"]) == ("open", "You have 28 days. [1]")
 
 
 def test_an_error_is_a_sentence_and_stop_ends_the_generation(page: Page, site: Site):
@@ -297,7 +308,7 @@ def test_adapters_are_promoted_tried_and_rolled_back(page: Page, tmp_path: Path)
         site.close()
 
 
-@pytest.mark.parametrize("tab", ["ask", "documents", "adapters", "signals"])
+@pytest.mark.parametrize("tab", ["ask", "documents", "adapters", "training", "signals"])
 def test_nothing_is_wider_than_a_phone(page: Page, site: Site, tab: str):
     page.set_viewport_size({"width": 360, "height": 740})
     page.goto(f"{site.url}/#{tab}")

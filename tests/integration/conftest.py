@@ -1,27 +1,15 @@
-"""The real embedder, loaded once for all integration tests, and the index over a data directory of a test's own."""
+"""The index over a data directory of a test's own."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from services.model.weights import ensure_models
 from tandem.database import Database
 from tandem.embedder import Embedder
 from tandem.generations import Generations
 from tandem.qdrant import open_qdrant
 from tandem.settings import EmbeddingSettings, Settings, load_settings
 from tandem.weights import models_dir
-
-
-@pytest.fixture(scope="session")
-def embedder_dir() -> Path:
-    return ensure_models(load_settings(), embedder=True, base=False).embedder
-
-
-@pytest.fixture(scope="session")
-def embedder(embedder_dir: Path) -> Embedder:
-    return Embedder(embedder_dir, load_settings().embedding)
 
 
 @pytest.fixture(scope="session")

@@ -494,13 +494,15 @@ def test_deleting_reaches_everything_made_from_the_document(house: House, tmp_pa
                 AnswerRow(id=id, user="u", question="q", arm="tandem", text="EUR", receipt=receipt, created_at=now)
             )
             session.add(StyleCandidateRow(id=id, answer_id=id, document_ids=[cited], example={}, created_at=now))
+        echo = {"answer_id": "one", "document_ids": [], "example": {}}  # of an answer that repeats the document's text
+        session.add(StyleCandidateRow(id="echo", created_at=now, **echo))
     ingestor = house.ingestor()
     report = ingestor.delete("a.md", user="ada")
     with pytest.raises(NotFound, match=r"a\.md"):
         ingestor.delete("a.md")
     assert report.complete
     assert (report.versions, report.chunks, report.points, report.embeddings) == (1, 1, 1, 1)
-    assert (report.answers, report.style_candidates) == (1, 1)
+    assert (report.answers, report.style_candidates) == (1, 2)
     assert (house.count(AnswerRow), house.count(StyleCandidateRow), house.count(VersionRow)) == (1, 1, 1)
     assert house.texts() == ["The meal allowance is EUR 2 a day."]
 

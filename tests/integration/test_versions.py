@@ -360,7 +360,10 @@ async def test_a_deletion_names_everything_that_held_the_text(house: House, tmp_
             )
         )
         session.add(FeedbackRow(id="f", answer_id=first["answer_id"], user="local", rating="up", created_at=now))
-    run = TrainingRuns(database).start("schedule", [StyleExample.model_validate(example)])
+    runs = TrainingRuns(database)
+    with database.session() as session:
+        run = runs.want(session, "schedule", "house-style", "schedule", at=now)
+    runs.start(run, [StyleExample.model_validate(example)], at=now)
     with database.session() as session:
         session.execute(update(TrainingRunRow).where(TrainingRunRow.id == run).values(adapter="house-style@abc"))
     async with house.client() as client:

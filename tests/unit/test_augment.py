@@ -2,31 +2,40 @@
 
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from eval.support import figures
 from tandem.declines import is_decline
+from tandem.embedder import Embedder
 from tandem.settings import load_settings
+from tandem.sparse import SparseEncoder
 from tandem.style import StyleGuide, load_style
 from training.augment import Augmenter, Draw, Shares
+from training.corpus import Corpus
 from training.disguise import Disguise
 from training.examples import ExampleSource, Group, StyleExample, group_by_sources, load_examples
 
 SETTINGS = load_settings()
 GUIDE = load_style(SETTINGS.style)
 MARKER = re.compile(r"\[(\d+)\]")
+Search = Callable[[list[Group]], Corpus]
 
 
 @pytest.fixture(scope="module")
 def groups() -> list[Group]:
-    return group_by_sources(load_examples(SETTINGS.training.examples))
+    return group_by_sources(load_examples(SETTINGS.training.examples))[::5]
 
 
 @pytest.fixture(scope="module")
-def augmenter(groups: list[Group]) -> Augmenter:
-    return Augmenter(groups, GUIDE)
+def search(embedder: Embedder) -> Search:
+    return lambda groups: Corpus(groups, embedder, SparseEncoder(), SETTINGS.retrieval)
+
+
+@pytest.fixture(scope="module")
+def augmenter(groups: list[Group], search: Search) -> Augmenter:
+    return Augmenter(groups, GUIDE, search(groups))
 
 
 @pytest.fixture(scope="module")
@@ -80,12 +89,12 @@ def test_every_answer_closes_as_the_house_does(draws: list[Draw]):
 def test_the_mix_is_what_it_is_meant_to_be(draws: list[Draw], groups: list[Group]):
     asked = [question for draw in draws for question in draw.questions]
     declined = sum(not question.answerable for question in asked) / len(asked)
-    assert 0.2 < declined < 0.36
-    assert len(draws) == len(groups)
-    assert len(asked) > 3.5 * len(draws)
+    assert 0.15 < declined < 0.4
+    answerable = [example for group in groups for example in group.examples if example.answerable]
+    assert 0.85 * len(answerable) < sum(question.answerable for question in asked) <= len(answerable)
+    assert len(asked) > 1.5 * len(draws)
     sizes = [len(draw.sources) for draw in draws if draw.sources is not None]
     assert 1 <= min(sizes) <= max(sizes) <= 7
-    assert 2.5 < sum(sizes) / len(sizes) < 4.5
     assert any(draw.sources is None for draw in draws)
     injected = sum(
         "BANANA" in source.text or "SYSTEM:" in source.text or "assistant" in source.text.lower()
@@ -96,7 +105,18 @@ def test_the_mix_is_what_it_is_meant_to_be(draws: list[Draw], groups: list[Group
     assert len({draw.marker for draw in draws}) == len(draws)
 
 
-def test_a_removed_sentence_makes_a_decline():
+def test_evidence_is_what_the_service_would_pick(groups: list[Group], search: Search):
+    corpus = search(groups)
+    shelf = corpus.shelves(random.Random(1))[0]
+    assert len({groups[index].topic for index in shelf}) == len(shelf)
+    shown = corpus.evidence(groups[shelf[3]].examples[0].question, shelf)
+    assert 1 <= sum(len(keys) for keys in shown.values()) <= SETTINGS.retrieval.sentences
+    assert next(iter(shown)) in shelf
+    found = sum(index in corpus.evidence(groups[index].examples[0].question, shelf) for index in shelf)
+    assert found > 0.7 * len(shelf)
+
+
+def test_a_sentence_that_is_not_found_makes_a_decline(embedder: Embedder):
     text = "The fee is 40 euros. Dogs sleep in the barn. Keys are kept by Marit Holm."
     sources = (ExampleSource(title="Stay", text=text),)
 
@@ -107,25 +127,28 @@ def test_a_removed_sentence_makes_a_decline():
         row("What is the fee?", "The fee is 40 euros [1]."),
         row("Who keeps the keys?", "Keys are kept by Marit Holm [1]."),
     )
-    shares = Shares(disguised=0, declined=1, removed=1, absent=0, closed_book=0, injected=0)
-    augmenter = Augmenter([Group(sources, rows)], GUIDE, max_questions=2, shares=shares)
+    # The search gives one sentence, which answers one of the two.
+    settings = SETTINGS.retrieval.model_copy(update={"sentences": 1})
+    group = Group(sources, rows)
+    corpus = Corpus([group], embedder, SparseEncoder(), settings)
+    shares = Shares(disguised=0, declined=1, missed=1, closed_book=0, injected=0)
+    augmenter = Augmenter([group], GUIDE, corpus, max_questions=2, shares=shares)
     seen = set()
-    for seed in range(60):
-        (draw,) = augmenter.one_pass(random.Random(seed))
-        shown = "\n".join(source.text for source in draw.sources or ())
-        for asked in draw.questions:
-            fact = "40 euros" if "fee" in asked.question else "Marit Holm"
-            assert asked.answerable == (fact in asked.answer)
-            assert not asked.answerable or fact in shown
-            if not asked.answerable:
-                assert fact not in shown
-            seen.add((asked.question, asked.answerable))
+    for seed in range(20):
+        for draw in augmenter.one_pass(random.Random(seed)):
+            shown = "\n".join(source.text for source in draw.sources or ())
+            for asked in draw.questions:
+                fact = "40 euros" if "fee" in asked.question else "Marit Holm"
+                assert asked.answerable == (fact in asked.answer)
+                assert asked.answerable == (fact in shown)
+                seen.add((asked.question, asked.answerable))
     assert len(seen) == 4
 
 
-def test_examples_without_sources_are_closed_book():
+def test_examples_without_sources_are_closed_book(search: Search):
     hello = StyleExample(question="Hello?", answer="Good morning to you.", approved_by="ada")
-    (draw,) = Augmenter([Group((), (hello,))], StyleGuide()).one_pass(random.Random(1))
+    group = Group((), (hello,))
+    (draw,) = Augmenter([group], StyleGuide(), search([group])).one_pass(random.Random(1))
     assert draw.sources is None
     assert [(asked.question, asked.answer) for asked in draw.questions] == [("Hello?", "Good morning to you.")]
 

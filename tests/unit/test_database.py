@@ -1,6 +1,5 @@
 import threading
 import uuid
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,47 +8,14 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, create_engine, func, select, text
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy import Connection, func, select, text
+from sqlalchemy.exc import IntegrityError
 
 from tandem.database import MIGRATIONS, Database
 from tandem.errors import DatabaseUnavailable, SettingsError
 from tandem.tables import AuditRow, ChunkRow, DocumentRow, EmbeddingRow, GenerationRow, Table, VersionRow
 
-POSTGRES = "postgresql+psycopg://127.0.0.1/test"
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
-
-
-def postgres_url() -> Iterator[str]:
-    """A schema of its own on the local PostgreSQL; skips where none answers."""
-    admin = create_engine(POSTGRES, connect_args={"connect_timeout": 2})
-    schema = f"tandem_{uuid.uuid4().hex[:12]}"
-    try:
-        with admin.begin() as connection:
-            connection.execute(text(f"CREATE SCHEMA {schema}"))
-    except OperationalError:
-        admin.dispose()
-        pytest.skip("no PostgreSQL answers on 127.0.0.1")
-    yield f"{POSTGRES}?options=-csearch_path%3D{schema}"
-    with admin.begin() as connection:
-        connection.execute(text(f"DROP SCHEMA {schema} CASCADE"))
-    admin.dispose()
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'new 100%' / 'tandem.db'}"
-    else:
-        yield from postgres_url()
-
-
-@pytest.fixture
-def database(url: str) -> Iterator[Database]:
-    database = Database(url)
-    database.migrate()
-    yield database
-    database.close()
 
 
 def audit(action: str) -> AuditRow:

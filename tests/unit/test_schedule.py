@@ -1,166 +1,319 @@
-"""When training starts by itself."""
+"""When training starts by itself, and that a year of clocks, restarts and pauses neither doubles nor loses a time."""
 
-import json
-import subprocess
-import sys
+import bisect
+import itertools
+import os
+import random
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 
-from services.trainer.service import Trainer
 from tandem.database import Database
 from tandem.errors import Busy, SettingsError
-from tandem.registry import Manifest, Registry
 from tandem.settings import Settings, load_settings
-from tandem.tables import StyleCandidateRow
-from tests.adapter_files import write_adapter
-from training.examples import StyleExample, data_digest
-from training.job import run_lock
+from training.cron import Cron
 from training.runs import TrainingRuns
-from training.schedule import Schedule, gather_examples
+from training.schedule import TOLERANCE, Schedule
+from training.turn import Turn
 
+MINUTE, HOUR, DAY, WEEK = (timedelta(**{unit: 1}) for unit in ("minutes", "hours", "days", "weeks"))
 MONDAY = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
-WEEK = timedelta(days=7)
 
 
-def examples(count: int, start: int = 0) -> list[StyleExample]:
-    return [
-        StyleExample(question=f"Question {n}?", answer=f"Answer {n}.", approved_by="ada")
-        for n in range(start, start + count)
-    ]
+def at(text: str) -> datetime:
+    """A moment with its offset."""
+    return datetime.fromisoformat(text).astimezone(UTC)
 
 
-def manifest(given: list[StyleExample] = (), digest: str = "a" * 64) -> Manifest:
-    return Manifest(
-        name="house-style",
-        digest=digest,
-        base_model="b",
-        base_digest="b",
-        data_digest=data_digest(given),
-        prompt_version="p",
-        created_at=MONDAY,
-    )
+def configured(expression: str = "0 3 * * 0", zone: str = "UTC") -> Settings:
+    return load_settings(training={"schedule": expression, "time_zone": zone})
 
 
-@pytest.fixture
-def configured(tmp_path: Path) -> Settings:
-    training = {"schedule": "0 3 * * 0", "min_new_examples": 20}
-    return load_settings(data_dir=tmp_path / "data", training=training)
+class Host:
+    """A trainer as far as the clock goes: what it answers becomes a run, in one commit."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database, self._settings = database, settings
+        self.restart()
+
+    def restart(self) -> None:
+        self._schedule = Schedule(self._settings, self._database)
+
+    def due(self, now: datetime) -> datetime | None:
+        return self._schedule.due(now)
+
+    def answer(self, fire: datetime, now: datetime) -> bool:
+        with self._database.session() as session:
+            if not self._schedule.answer(session, fire):
+                return False
+            TrainingRuns(self._database).want(session, "schedule", "house-style", "schedule", at=now, due_at=fire)
+            return True
+
+    def look(self, now: datetime) -> datetime | None:
+        fire = self.due(now)
+        return fire if fire is not None and self.answer(fire, now) else None
 
 
-@pytest.fixture
-def database(configured: Settings):
-    database = Database(configured.database)
+# ------------------------------------------------------------------------------------------------ the expression
+
+
+def walked(hour: int, minute: int, zone: str, start: datetime, end: datetime, weekday: int | None) -> list[datetime]:
+    """The times of a daily or weekly schedule, found by walking through the minutes, without any library's rules.
+
+    A wall clock that skips the time has it when it jumps; one that shows it twice has it the first time.
+    """
+    where, found = ZoneInfo(zone), []
+    moment, before = start, start.astimezone(where).replace(tzinfo=None)
+    while moment < end:
+        moment += MINUTE
+        wall = moment.astimezone(where).replace(tzinfo=None)
+        label = wall.replace(hour=hour, minute=minute)
+        first = not found or found[-1] <= moment - 3 * HOUR
+        if before < label <= wall and weekday in (None, label.weekday()) and first:
+            found.append(moment)
+        before = wall
+    return found
+
+
+@pytest.mark.parametrize(
+    ("zone", "expression", "times"),
+    [
+        # The clock jumps from 2 to 3: half past two falls on the jump.
+        ("Europe/Berlin", "30 2 * * *", ["03-28T02:30+01:00", "03-29T03:00+02:00", "03-30T02:30+02:00"]),
+        ("America/New_York", "30 2 * * *", ["03-07T02:30-05:00", "03-08T03:00-04:00", "03-09T02:30-04:00"]),
+        # Half past two, and half past one, come twice: the first one counts.
+        ("Europe/Berlin", "30 2 * * *", ["10-24T02:30+02:00", "10-25T02:30+02:00", "10-26T02:30+01:00"]),
+        ("America/New_York", "30 1 * * *", ["10-31T01:30-04:00", "11-01T01:30-04:00", "11-02T01:30-05:00"]),
+        # What runs every hour runs in each hour that passes.
+        ("Europe/Berlin", "30 * * * *", ["10-25T02:30+02:00", "10-25T02:30+01:00", "10-25T03:30+01:00"]),
+        ("Europe/Berlin", "30 * * * *", ["03-29T01:30+01:00", "03-29T03:30+02:00", "03-29T04:30+02:00"]),
+        ("UTC", "0 3 * * 0", ["03-08T03:00+00:00", "03-15T03:00+00:00", "03-22T03:00+00:00"]),
+    ],
+)
+def test_daylight_saving_in_both_directions(zone: str, expression: str, times: list[str]):
+    cron = Cron(expression, zone)
+    for earlier, later in itertools.pairwise(f"2026-{time}" for time in times):
+        for now in (at(earlier), at(earlier) + timedelta(seconds=0.5), at(later) - timedelta(seconds=0.5)):
+            assert cron.latest(now) == Cron(expression, zone).latest(now) == at(earlier)
+            assert cron.next(now) == at(later)
+
+
+@pytest.mark.parametrize(
+    ("training", "named"),
+    [
+        ({"schedule": "every sunday"}, r"TANDEM_TRAINING__SCHEDULE.*'every sunday'"),
+        ({"schedule": "0 3 31 2 *"}, r"TANDEM_TRAINING__SCHEDULE.*'0 3 31 2 \*'"),
+        ({"schedule": "0 0 3 * * 0"}, "it has 6 fields"),
+        ({"time_zone": "Mars/Olympus"}, "TANDEM_TRAINING__TIME_ZONE.*'Mars/Olympus'"),
+        ({"time_zone": "../etc/passwd"}, "TANDEM_TRAINING__TIME_ZONE"),
+    ],
+)
+def test_a_wrong_schedule_is_named(training: dict[str, str], named: str, tmp_path: Path):
+    with pytest.raises(SettingsError, match=named):
+        Schedule(load_settings(training=training), Database(f"sqlite:///{tmp_path / 'tandem.db'}"))
+
+
+# ---------------------------------------------------------------------------------------------- the simulated year
+
+
+class Clock:
+    """A clock that people and batteries set wrong. `shown` is what it says at a minute that really passes."""
+
+    def __init__(self, rng: random.Random, start: datetime) -> None:
+        self._rng, self.real, self._wrong = rng, start, timedelta()
+
+    def tick(self) -> datetime:
+        self.real += MINUTE
+        if self._rng.random() < 1 / (5 * 24 * 60):  # about every five days it is set wrong, or right again
+            hours = self._rng.choice((-26, -3, -1, -0.5, 0, 0, 0.5, 1, 3, 26))
+            self._wrong = timedelta(hours=hours, seconds=self._rng.randrange(60))
+        return self.real + self._wrong
+
+
+@pytest.mark.parametrize(
+    ("zone", "hour", "minute", "weekday"),
+    [("Europe/Berlin", 2, 30, None), ("America/New_York", 2, 30, None), ("Europe/Berlin", 2, 30, 6)],
+)
+def test_a_year_of_minutes_with_wrong_clocks_restarts_and_pauses(
+    tmp_path: Path, zone: str, hour: int, minute: int, weekday: int | None
+):
+    seed = int(os.environ.get("TANDEM_TEST_SEED") or random.randrange(2**32))
+    rng = random.Random(seed)
+    start, end = datetime(2026, 1, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC)
+    expected = walked(hour, minute, zone, start - 3 * DAY, end + 3 * DAY, weekday)
+    expression = f"{minute} {hour} * * {'*' if weekday is None else (weekday + 1) % 7}"
+    database = Database(f"sqlite:///{tmp_path / 'tandem.db'}")
     database.migrate()
-    yield database
+    hosts = [Host(database, configured(expression, zone)) for _ in range(2)]  # two machines, one database
+    clock = Clock(rng, start)
+    seen = clock.tick()
+    assert [host.look(seen) for host in hosts] == [None, None]
+    covered = bisect.bisect_right(expected, seen)  # of the expected times, those that need no run any more
+    runs: list[datetime] = []
+    owed: list[datetime] = []
+    down_until = start
+    while clock.real < end:
+        shown = clock.tick()
+        if clock.real < down_until:
+            continue
+        if rng.random() < 1 / 1440:
+            rng.choice(hosts).restart()
+        if rng.random() < 1 / (10 * 1440):
+            down_until = clock.real + rng.choice((MINUTE, 5 * HOUR, 30 * HOUR, 16 * DAY)) * rng.random()
+        come = bisect.bisect_right(expected, shown)
+        if come > covered:  # one run for all that came since the last one, however many
+            owed.append(expected[come - 1])
+            covered = come
+        asked = [(host, host.due(shown)) for host in hosts]  # both, before either answers
+        runs += [fire for host, fire in asked if fire is not None and host.answer(fire, shown)]
+    assert runs == owed, f"TANDEM_TEST_SEED={seed}"
+    assert len(set(runs)) == len(runs)
+    stored = TrainingRuns(database).latest(1000)
+    assert sorted(run.due_at for run in stored if run.due_at) == sorted(runs)
+    assert len(runs) > (250 if weekday is None else 35)
     database.close()
 
 
-@pytest.fixture
-def runs(database: Database) -> TrainingRuns:
-    return TrainingRuns(database)
+def test_without_faults_a_year_has_each_time_once(tmp_path: Path):
+    expected = walked(2, 30, "Europe/Berlin", datetime(2026, 1, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC), None)
+    database = Database(f"sqlite:///{tmp_path / 'tandem.db'}")
+    database.migrate()
+    host = Host(database, configured("30 2 * * *", "Europe/Berlin"))
+    now, runs = datetime(2026, 1, 1, tzinfo=UTC), []
+    while now < datetime(2027, 1, 1, tzinfo=UTC):
+        runs.append(host.look(now))
+        now += 7 * MINUTE
+    assert [fire for fire in runs if fire is not None] == expected
+    assert len(expected) == 365
+    database.close()
 
 
-@pytest.fixture
-def schedule(configured: Settings, runs: TrainingRuns) -> Schedule:
-    return Schedule(configured, runs, since=MONDAY)
+# ------------------------------------------------------------------------------------------------------ its state
 
 
-def test_nothing_before_its_time(schedule: Schedule):
-    decision = schedule.decide(MONDAY + timedelta(days=5), examples(50))
-    assert not decision.start
-    assert "2026-03-08 03:00" in decision.reason
+def test_nothing_was_missed_before_the_schedule_came_into_force(database: Database):
+    host = Host(database, configured())
+    assert host.look(MONDAY) is None
+    assert host.look(at("2026-03-08T02:59:59+00:00")) is None
+    assert host.look(at("2026-03-08T03:00+00:00")) == at("2026-03-08T03:00+00:00")
+    assert host.look(at("2026-03-08T03:00+00:00")) is None
 
 
-def test_a_run_at_its_time_with_enough_new_examples(schedule: Schedule):
-    now = datetime(2026, 3, 8, 3, 0, 30, tzinfo=UTC)
-    assert schedule.decide(now, examples(20)).start
-    few = schedule.decide(now, examples(19))
-    assert not few.start
-    assert few.new_examples == 19
-    assert "20 are needed" in few.reason
+def test_however_many_were_missed_one_makes_up_for_them(database: Database):
+    Host(database, configured()).look(MONDAY)
+    host = Host(database, configured())  # after five weeks off
+    assert host.look(MONDAY + 5 * WEEK) == at("2026-04-05T03:00+00:00")
+    assert host.look(MONDAY + 5 * WEEK + HOUR) is None
+    assert host.look(MONDAY + 6 * WEEK) == at("2026-04-12T03:00+00:00")
 
 
-def test_however_many_were_missed_one_makes_up_for_them(schedule: Schedule, runs: TrainingRuns):
-    now = MONDAY + 5 * WEEK
-    assert schedule.decide(now, examples(50)).start
-    runs.finish(runs.start("schedule", examples(50), at=now), manifest())
-    assert not schedule.decide(now + timedelta(hours=1), examples(90)).start
-    assert schedule.decide(now + WEEK, examples(90)).start
+def test_another_schedule_has_missed_nothing_and_the_same_one_goes_on(database: Database):
+    Host(database, configured()).look(MONDAY)
+    other = Host(database, configured("0 4 * * *"))
+    assert other.look(MONDAY + DAY) is None
+    assert other.look(MONDAY + 2 * DAY) == at("2026-03-04T04:00+00:00")
+    moved = Host(database, configured("0 4 * * *", "Europe/Berlin"))
+    assert moved.look(MONDAY + 3 * DAY) is None
+    assert moved.look(MONDAY + 4 * DAY) == at("2026-03-06T03:00+00:00")
 
 
-def test_new_means_not_seen_by_the_last_finished_run(schedule: Schedule, runs: TrainingRuns):
-    runs.finish(runs.start("manual", examples(50), at=MONDAY), manifest())
-    assert schedule.decide(MONDAY + WEEK, examples(69)).new_examples == 19
-    runs.fail(runs.start("schedule", examples(70), at=MONDAY + WEEK), "power cut")
-    # The failed one is not tried again before its next time, and did not use its examples up.
-    assert not schedule.decide(MONDAY + WEEK + timedelta(hours=1), examples(70)).start
-    assert schedule.decide(MONDAY + 2 * WEEK, examples(70)).new_examples == 20
+def test_a_clock_that_was_years_ahead_does_not_stop_the_schedule_until_then(database: Database):
+    host = Host(database, configured())
+    host.look(MONDAY)
+    assert host.look(MONDAY.replace(year=2036)) is not None
+    assert host.look(MONDAY + HOUR) is None
+    assert host.look(MONDAY + WEEK) == at("2026-03-08T03:00+00:00")
+    assert host.look(MONDAY + 2 * WEEK) == at("2026-03-15T03:00+00:00")
 
 
-def test_what_the_active_adapter_was_trained_on_is_not_new(schedule: Schedule, configured: Settings, tmp_path: Path):
-    registry = Registry(configured.registry)
-    registry.promote(registry.add(tmp_path, manifest(examples(50), write_adapter(tmp_path))), "ada")
-    assert schedule.decide(MONDAY + WEEK, examples(50)).new_examples == 0
-    assert schedule.decide(MONDAY + WEEK, examples(51)).start
+def test_a_clock_set_back_a_little_shows_times_that_were_answered(database: Database):
+    host = Host(database, configured("0 3 * * *"))
+    host.look(MONDAY)
+    answered = host.look(MONDAY + DAY)
+    assert answered is not None
+    for back in (HOUR, 20 * HOUR, TOLERANCE - DAY):
+        assert host.look(MONDAY + DAY - back) is None
+        host.restart()
+        assert host.look(MONDAY + DAY - back) is None
+    assert host.look(MONDAY + 2 * DAY) == answered + DAY
 
 
-def test_one_at_a_time_and_broken_runs_are_marked(schedule: Schedule, runs: TrainingRuns, configured: Settings):
-    runs.start("schedule", examples(5), at=MONDAY - WEEK)
-    with run_lock(configured):
-        busy = schedule.decide(MONDAY + WEEK, examples(50))
-        assert not busy.start
-        assert "under way" in busy.reason
-        assert runs.last().state == "running"
-        with pytest.raises(Busy), run_lock(configured):
+def test_of_many_who_look_at_once_one_answers(database: Database):
+    hosts = [Host(database, configured()) for _ in range(8)]
+    hosts[0].look(MONDAY)
+    answers: list[bool] = []
+    barrier = threading.Barrier(len(hosts))
+
+    def race(host: Host) -> None:
+        fire = host.due(MONDAY + WEEK)
+        assert fire is not None
+        barrier.wait()
+        answers.append(host.answer(fire, MONDAY + WEEK))
+
+    threads = [threading.Thread(target=race, args=(host,)) for host in hosts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(answers) == [False] * 7 + [True]
+    assert len(TrainingRuns(database).latest(10)) == 1
+
+
+def test_what_a_commit_does_not_reach_is_still_due(database: Database):
+    host = Host(database, configured())
+    host.look(MONDAY)
+
+    def answer_in_a_power_cut() -> None:
+        with database.session() as session:
+            assert Schedule(configured(), database).answer(session, at("2026-03-08T03:00+00:00"))
+            raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        answer_in_a_power_cut()
+    assert host.look(MONDAY + WEEK) == at("2026-03-08T03:00+00:00")
+
+
+def test_the_standing_tells_when_it_is_due_and_when_somebody_looked(database: Database):
+    schedule = Schedule(configured("0 3 * * 0", "Europe/Berlin"), database)
+    assert schedule.standing(MONDAY).looked_at is None
+    schedule.due(MONDAY)
+    schedule.looked(MONDAY, "3 new examples.")
+    schedule.looked(MONDAY + HOUR)
+    standing = Schedule(configured("0 3 * * 0", "Europe/Berlin"), database).standing(MONDAY)
+    assert standing.next == at("2026-03-08T03:00+01:00")
+    assert (standing.looked_at, standing.note) == (MONDAY + HOUR, "3 new examples.")
+
+
+# ------------------------------------------------------------------------------------------------------- the turn
+
+
+def test_one_has_the_turn_at_a_time_on_a_database(database: Database):
+    other = Database(database.engine.url.render_as_string(hide_password=False))
+    with Turn(database) as turn:
+        assert turn.kept()
+        with pytest.raises(Busy, match="under way"), Turn(other):
             pass
-    assert schedule.decide(MONDAY + WEEK, examples(50)).start
-    assert runs.last().state == "failed"
+    with Turn(other):
+        pass
+    other.close()
 
 
-def test_a_wrong_expression_is_named(runs: TrainingRuns):
-    wrong = load_settings(training={"schedule": "every sunday"})
-    with pytest.raises(SettingsError, match=r"TANDEM_TRAINING__SCHEDULE.*'every sunday'"):
-        Schedule(wrong, runs, since=MONDAY)
-
-
-def test_approved_feedback_joins_the_examples(
-    configured: Settings, runs: TrainingRuns, database: Database, tmp_path: Path
-):
-    path = tmp_path / "own.jsonl"
-    path.write_text(examples(1)[0].model_dump_json() + "\n")
-    configured = load_settings(data_dir=configured.data_dir, training={"examples": path})
-    with database.session() as session:
-        for n, state in enumerate(("approved", "open", "approved")):
-            example = examples(1, start=10 + n)[0].model_dump(mode="json") if n < 2 else {"no": "example"}
-            row = StyleCandidateRow(id=str(n), document_ids=[], example=example, state=state, created_at=MONDAY)
-            session.add(row)
-    assert [example.question for example in gather_examples(configured, runs)] == ["Question 0?", "Question 10?"]
-
-
-async def test_a_run_that_fails_is_written_down_with_its_sentence(
-    configured: Settings, runs: TrainingRuns, database: Database
-):
-    # A real training process, which finds no base model in its cache and says so.
-    empty = load_settings(
-        data_dir=configured.data_dir, cache_dir=configured.data_dir / "no-cache", training={"min_new_examples": 1}
+def test_a_turn_whose_connection_broke_is_taken_again_or_known_to_be_lost(database: Database):
+    if database.engine.dialect.name != "postgresql":
+        pytest.skip("a file's lock cannot be lost")
+    end = (
+        "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND classid = 31312 "
+        "AND objid::bigint = hashtext(current_schema())::bigint & 4294967295"
     )
-    trainer = Trainer(empty, database, clock=lambda: MONDAY)
-    trainer_later = Trainer(empty, database, clock=lambda: MONDAY + WEEK)
-    assert not (await trainer.tick()).start
-    assert (await trainer_later.tick()).start  # the first trainer's start was remembered
-    run = runs.last()
-    assert run.state == "failed"
-    assert run.started_at == MONDAY + WEEK
-    assert not (await trainer_later.tick()).start
-    assert list(empty.runs_dir.glob("examples-*")) == []
-
-
-def test_the_service_does_not_import_torch():
-    code = (
-        "import json,sys; import services.trainer.__main__, training.job;"
-        "print(json.dumps(sorted({'torch','transformers','peft','trl','vllm'} & set(sys.modules))))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout) == []
+    with Turn(database) as turn:
+        for taken in (False, True):
+            with database.session() as session:
+                assert session.connection().exec_driver_sql(end).rowcount == 1
+            if not taken:
+                assert turn.kept()
+                continue
+            with Turn(database):
+                assert not turn.kept()

@@ -181,13 +181,26 @@ export class AnswerView {
         el("button", { type: "button", class: "chip", "aria-pressed": said.about === about ? "true" : "false", onclick: () => this.rate(said.rating, about) }, label);
       const question = said.about ? "Thank you." : "Thank you. Facts or tone?";
       box.append(el("span", { class: "thumb-question" }, question), subject("facts", "Facts"), subject("tone", "Tone"));
+      if (said.about === "tone") box.append(el("button", { type: "button", class: "link", onclick: () => this.suggest() }, "Suggest a better answer"));
     }
     return box;
   }
 
-  async rate(rating, about) {
+  /** Opens a sheet with the answer to write anew; a person decides on it before anything is trained on it. */
+  suggest() {
+    const text = el("textarea", { rows: 8, maxlength: 8000, required: true }, this.text);
+    const send = async (event) => {
+      event.preventDefault();
+      await this.rate(this.rating.rating, "tone", text.value);
+      document.getElementById("sheet").close();
+    };
+    const label = el("label", { class: "field wide-field" }, el("span", {}, "How should it be said? Keep the [1] of its sources."), text);
+    openSheet("A better answer", el("form", { onsubmit: send }, label, el("div", { class: "row end" }, el("button", { type: "submit", class: "primary" }, "Suggest it"))));
+  }
+
+  async rate(rating, about, suggestion = "") {
     try {
-      await call("/v1/feedback", { method: "POST", json: { answer_id: this.receipt.answer_id, rating, about } });
+      await call("/v1/feedback", { method: "POST", json: { answer_id: this.receipt.answer_id, rating, about, suggestion } });
       this.rating = { rating, about };
       this.draw();
       this.foot.querySelector(about ? ".chip[aria-pressed=true]" : ".thumb[aria-pressed=true]")?.focus();

@@ -5,6 +5,7 @@ import { call } from "./api.js";
 import { Conversation } from "./ask.js";
 import { DocumentsTab } from "./documents.js";
 import { SignalsTab } from "./signals.js";
+import { TrainingTab } from "./training.js";
 
 const STATUS_EVERY = 15_000;
 const PARTS = { database: "the state database", index: "the document index", model: "the model" };
@@ -12,6 +13,7 @@ const PARTS = { database: "the state database", index: "the document index", mod
 const tabs = {
   documents: new DocumentsTab(document.getElementById("documents")),
   adapters: new AdaptersTab(document.getElementById("adapters")),
+  training: new TrainingTab(document.getElementById("training")),
   signals: new SignalsTab(document.getElementById("signals")),
 };
 

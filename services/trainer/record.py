@@ -1,0 +1,98 @@
+"""What is written down, and told to others, of one attempt at a run."""
+
+import logging
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from services.trainer.webhook import Event, Webhook
+from tandem.errors import DatabaseUnavailable
+from tandem.registry import Manifest
+from training.job import TrainingEvent
+from training.runs import TrainingRuns
+
+log = logging.getLogger(__name__)
+
+_PAUSES = (0.5, 1, 2, 4, 8, 15)  # seconds; a database that is started anew is back by then
+
+
+def utc_now() -> datetime:
+    """The time."""
+    return datetime.now(UTC)
+
+
+class Record:
+    """The ledger of one attempt. Blocking.
+
+    Args:
+        runs: Where it is written down.
+        webhook: Who is told.
+        id: The run.
+        attempt: Which start of it this is.
+        clock: Tells the time, in UTC.
+    """
+
+    def __init__(
+        self,
+        runs: TrainingRuns,
+        webhook: Webhook,
+        id: str,
+        attempt: int,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._runs, self._webhook, self._clock = runs, webhook, clock
+        self._id, self._attempt = id, attempt
+
+    def started(self) -> None:
+        """The run begins, or goes on."""
+        self._webhook.tell("started", self._runs.get(self._id))
+
+    def event(self, event: TrainingEvent) -> None:
+        """A line of the log. One that cannot be written is no reason to end hours of work."""
+        try:
+            self._runs.log(self._id, event, at=self._clock())
+        except DatabaseUnavailable as exc:
+            log.warning("a line of the run's log is lost: %s (%s)", event.message, exc.message)
+
+    def finished(self, manifest: Manifest) -> None:
+        """There is a verdict.
+
+        Raises:
+            DatabaseUnavailable: The state database has not answered for half a minute.
+        """
+        passed = manifest.gate is not None and manifest.gate.passed
+        self._end(
+            "finished" if passed else "not_promoted",
+            lambda: self._runs.finish(self._id, self._attempt, manifest, at=self._clock()),
+        )
+
+    def failed(self, message: str) -> None:
+        """There is none, and there will be none.
+
+        Raises:
+            DatabaseUnavailable: As above.
+        """
+        self._end("failed", lambda: self._runs.fail(self._id, self._attempt, message, at=self._clock()))
+
+    def interrupted(self, message: str) -> None:
+        """It was broken off.
+
+        Raises:
+            DatabaseUnavailable: As above.
+        """
+        self._end("interrupted", lambda: self._runs.interrupt(self._id, self._attempt, message, at=self._clock()))
+
+    def _end(self, event: Event, write: Callable[[], bool]) -> None:
+        for pause in (*_PAUSES, None):
+            try:
+                mine = write()
+                break
+            except DatabaseUnavailable:
+                if pause is None:
+                    raise
+                time.sleep(pause)
+        if not mine:
+            log.warning("the run %s was taken over by another process, which says what comes of it", self._id)
+            return
+        run = self._runs.get(self._id)
+        self._webhook.tell("failed" if run.state == "failed" else event, run)

@@ -11,7 +11,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 DATA ?= .tandem
 
 .DEFAULT_GOAL := demo
-.PHONY: install demo test up check lint types imports bench models clean
+.PHONY: install demo test soak up check lint types imports bench models clean
 
 install: $(VENV)/.ready
 
@@ -20,6 +20,10 @@ demo: $(VENV)/.ready
 
 test: check $(VENV)/.ready-test
 	$(BIN)/python -m pytest
+
+# The tests that kill and draw at random, at their full length: about half an hour more than `make test` gives them.
+soak: $(VENV)/.ready-test
+	TANDEM_TEST_KILLS=300 TANDEM_TEST_STEPS=10000 $(BIN)/python -m pytest tests/integration/test_crash.py tests/integration/test_access_machine.py
 
 up: $(VENV)/.ready
 	$(BIN)/tandem up --data-dir $(DATA) --sample

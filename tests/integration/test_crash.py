@@ -31,7 +31,7 @@ from tests.crash.world import Place, World, dump
 
 log = logging.getLogger(__name__)
 
-KILLS = int(os.environ.get("TANDEM_TEST_KILLS", "300"))
+KILLS = int(os.environ.get("TANDEM_TEST_KILLS", "100"))
 SEED = int(os.environ.get("TANDEM_TEST_SEED", random.SystemRandom().randrange(10**6)))
 QDRANT = os.environ.get("TANDEM_TEST_QDRANT_URL")
 # The server databases are the slower ones, and what is killed is the same code.

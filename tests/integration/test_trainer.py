@@ -18,12 +18,11 @@ from tandem.database import Database
 from tandem.registry import Registry
 from tandem.settings import REPOSITORY, Settings, load_settings
 from tandem.tables import StyleCandidateRow, TrainingRunRow
-from tests.adapter_files import write_adapter
+from tests.adapter_files import add_adapter
 from tests.crash.scene import postgres_answers
 from tests.integration.test_training import TRAINING, tiny  # noqa: F401
 from tests.unit.conftest import postgres_url
 from tests.unit.test_database import NOW
-from tests.unit.test_trainer import manifest
 from tests.unit.test_webhook import Receiver, receiver  # noqa: F401
 from training.examples import load_examples
 from training.runs import Run, TrainingRuns
@@ -122,7 +121,7 @@ def house(tiny: Path, tmp_path: Path) -> Iterator[House]:  # noqa: F811
 
 def promote_another(settings: Settings, folder: Path) -> str:
     registry = Registry(settings.registry)
-    ref = registry.add(folder, manifest(digest=write_adapter(folder)))
+    ref = add_adapter(registry, folder)
     registry.promote(ref, "ada")
     return ref.served
 

@@ -150,7 +150,8 @@ async def test_what_nobody_approved_is_not_new(place: Place):
 
 async def test_what_the_active_adapter_was_trained_on_is_not_new(place: Place, tmp_path: Path):
     registry = Registry(place.settings.registry)
-    registry.promote(registry.add(tmp_path, manifest(examples(50), write_adapter(tmp_path))), "ada")
+    digest = write_adapter(tmp_path / "another")
+    registry.promote(registry.add(tmp_path / "another", manifest(examples(50), digest)), "ada")
     await place.look()
     for n, row in enumerate(examples(19, start=100)):
         add_candidate(place.database, str(n), row)

@@ -40,7 +40,8 @@ def find_unsupported(example: StyleExample) -> tuple[Reason, str] | None:
     if not example.answerable:
         return None
     said = content_words(example.answer) - _COURTESY  # the closing line is no statement
-    share = len(said & (words | content_words(example.question))) / len(said) if said else 1.0
+    found = len(said & (words | content_words(example.question))) + len(figures(example.answer))
+    share = found / (len(said) + len(figures(example.answer))) if found else float(not said)
     if share < _LEAST_SUPPORT:
         return "unsupported", f"Its sources hold {share:.0%} of the words of its answer: state it as the source does."
     return None

@@ -121,7 +121,8 @@ def _phones(text: str) -> Iterator[Finding]:
 def _is_phone(value: str, named: bool) -> bool:
     digits = re.sub(r"\D", "", value)
     if value.startswith("+"):
-        return len(digits) >= _FEWEST_NAMED
+        fiction = _FICTION.search(value) and not digits.startswith("1")
+        return len(digits) >= _FEWEST_NAMED and not fiction
     if value.startswith("00"):
         number = _parsed("+" + digits[2:], None)
         return number is not None and phonenumbers.is_possible_number(number)

@@ -72,8 +72,7 @@ def test_lifted_examples_are_refused_and_listed(settings: Settings, open_index: 
     assert [example.sources[0].text for example in mixed.examples] == [FRESH]
 
     shipped = load_examples(settings.training.examples)
-    tagged = [example.model_copy(update={"tags": (*example.tags, "made-up")}) for example in shipped]
-    assert len(guard(tagged, facts).refusals) <= 0.02 * len(tagged)
+    assert len(guard(shipped, facts).refusals) <= 0.02 * len(shipped)
 
     said: list[TrainingEvent] = []
     with pytest.raises(ExampleError, match=r"None of the 5 examples .*refused\.jsonl"):

@@ -69,7 +69,7 @@ def test_planted_items_are_caught_and_clean_rows_pass(capsys: pytest.CaptureFixt
     assert len(structured) >= 1000
     assert len(names) >= 500
     caught = rate(structured, clean, tags=("made-up",), missed=(missed := Counter()))
-    nameless = [row for row in untagged(clean) if not guard([row]).refusals]
+    nameless = list(guard(untagged(clean)).examples)
     named = rate(names, nameless, tags=(), missed=missed)
     refused = len(guard(clean).refusals) / len(clean)
     alarms, no_person = false_names(clean)
@@ -106,7 +106,7 @@ def test_ten_thousand_rows_take_less_than_a_minute() -> None:
 def clean_rows() -> list[StyleExample]:
     settings = load_settings().training
     rows = load_examples(settings.examples) + load_examples(settings.heldout)
-    return [row.model_copy(update={"tags": tuple(dict.fromkeys((*row.tags, "made-up")))}) for row in rows]
+    return random.Random(SEED).sample(rows, 2000)
 
 
 def false_names(rows: list[StyleExample]) -> tuple[float, int]:
@@ -121,8 +121,8 @@ def false_names(rows: list[StyleExample]) -> tuple[float, int]:
     return false / (len(rows) - people), len(rows) - people
 
 
-# Of what is found in the shipped examples, that is no person: towns, a firm, a role, an illness. Read by hand.
-_NO_PEOPLE = frozenset("Arden Marlow Names Nordahl Tanner's runny".split())
+# Of what is found in the shipped examples, that is no person: firms, a street, an illness. Read by hand.
+_NO_PEOPLE = frozenset("Acácias Azzurra Halden Juniper Ottoline Unlabelled runny uni".split())
 
 
 def untagged(rows: list[StyleExample]) -> list[StyleExample]:

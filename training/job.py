@@ -8,6 +8,7 @@ import hashlib
 import importlib.metadata
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from tandem.database import Database
 from tandem.errors import AdapterError, Busy, ExampleError
 from tandem.prompt import PROMPT_VERSION
 from tandem.registry import AdapterRef, Gate, Manifest, Registry, adapter_digest
@@ -25,6 +27,7 @@ from tandem.style import StyleGuide, load_style
 from tandem.weights import base_dir, model_digest
 from training.augment import Augmenter
 from training.corpus import open_corpus
+from training.corpus_facts import CorpusFacts
 from training.examples import StyleExample, data_digest, group_by_sources, load_examples
 from training.guards import Guarded, guard
 
@@ -32,6 +35,7 @@ Stage = Literal["guard", "augment", "train", "gate", "register"]
 # Settings that change nothing in the weights.
 _IRRELEVANT = {"schedule", "time_zone", "min_new_examples", "gate_examples", "heldout", "examples"}
 _IRRELEVANT |= {"webhook", "webhook_token", "webhook_secret"}
+_LISTED = 20  # refused examples in a run's log; its folder lists all
 _LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "tokenizers")
 
 
@@ -81,8 +85,9 @@ def train(
     with run_lock(settings):
         guide = load_style(settings.style)
         base = base_dir(settings)
-        guarded = _read(examples or settings.training.examples, say)
-        heldout = guard(load_examples(settings.training.heldout)).examples
+        facts = _facts(settings, say)
+        guarded = _read(examples or settings.training.examples, facts, settings.runs_dir, say)
+        heldout = guard(load_examples(settings.training.heldout), facts).examples
         _check_apart(guarded.examples, heldout)
         return _train(settings, name, base, guide, guarded, heldout, say, by)
 
@@ -105,15 +110,40 @@ def run_lock(settings: Settings) -> Iterator[None]:
         yield
 
 
-def _read(path: Path, say: OnEvent) -> Guarded:
-    examples = load_examples(path)
-    guarded = guard(examples)
-    for refusal in guarded.refusals[:20]:
-        say(TrainingEvent(stage="guard", message=f"Example {refusal.number} is left out: {refusal.message}"))
-    if not guarded.examples:
-        raise ExampleError(f"None of the {len(examples)} examples in {path.name!r} passed the guards.")
-    message = f"{len(guarded.examples)} of {len(examples)} examples pass the guards."
+def _facts(settings: Settings, say: OnEvent) -> CorpusFacts | None:
+    database = Database(settings.database)
+    try:
+        facts = CorpusFacts.of(database)
+    finally:
+        database.close()
+    if facts is None:
+        message = "No documents are ingested here: the examples are not compared with any."
+    else:
+        message = f"The examples are compared with the {facts.documents} documents that are live."
     say(TrainingEvent(stage="guard", message=message))
+    return facts
+
+
+def _read(path: Path, facts: CorpusFacts | None, runs_dir: Path, say: OnEvent) -> Guarded:
+    examples = load_examples(path)
+    guarded = guard(examples, facts)
+    refused = guarded.refusals
+    for refusal in refused[:_LISTED]:
+        message = f"Example {refusal.number} is left out ({refusal.reason}): {refusal.message}"
+        say(TrainingEvent(stage="guard", message=message))
+    lines = "".join(refusal.model_dump_json() + "\n" for refusal in refused)
+    (runs_dir / "refused.jsonl").write_text(lines, encoding="utf-8")
+    if len(refused) > _LISTED:
+        message = f"{len(refused) - _LISTED} more are listed in {str(runs_dir / 'refused.jsonl')!r}."
+        say(TrainingEvent(stage="guard", message=message))
+    if not guarded.examples:
+        raise ExampleError(
+            f"None of the {len(examples)} examples in {path.name!r} passed the guards. "
+            f"The first: {refused[0].message} All are listed in {str(runs_dir / 'refused.jsonl')!r}."
+        )
+    counts = ", ".join(f"{count} {reason}" for reason, count in Counter(r.reason for r in refused).most_common())
+    message = f"{len(guarded.examples)} of {len(examples)} examples pass the guards"
+    say(TrainingEvent(stage="guard", message=f"{message}; left out: {counts}." if counts else f"{message}."))
     return guarded
 
 

@@ -158,9 +158,20 @@ class TrainingSettings(Section):
     )
     passes: float = Field(2.0, gt=0, description="Passes over the examples; each pass draws new names and figures.")
     batch_size: int = Field(8, ge=1, description="Examples in one optimiser step.")
+    accumulation: int = Field(1, ge=1, description="Parts that a step's examples are computed in, to save memory.")
     learning_rate: float = Field(4e-4, gt=0, description="Peak learning rate.")
+    warmup: float = Field(0.04, ge=0, lt=1, description="Share of the steps in which the learning rate rises.")
+    eval_steps: int = Field(40, ge=1, description="Steps between checkpoints; at each the held-out loss is measured.")
+    heldout_rows: int = Field(16, ge=0, description="Held-out prompts that it is measured on; 0 measures nothing.")
+    patience: int = Field(4, ge=1, description="Measurements without a better held-out loss until a run ends early.")
     max_tokens: int = Field(640, ge=128, description="Longer examples are refused.")
     seed: int = Field(7, description="Seed of data order, augmentation and initial weights.")
+    preferences: Path | None = Field(
+        None, description="Pairs of answers, JSON Lines, that a second stage (DPO) learns from; unset leaves it out."
+    )
+    preference_passes: float = Field(2.0, gt=0, description="Passes over the pairs.")
+    preference_learning_rate: float = Field(2e-5, gt=0, description="Peak learning rate of the second stage.")
+    preference_beta: float = Field(0.1, gt=0, description="How strongly the second stage holds on to the first: DPO's.")
     gate_examples: int = Field(48, ge=8, description="Held-out examples that the gate scores.")
 
 

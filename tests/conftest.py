@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
@@ -39,6 +40,32 @@ def settings(tmp_path: Path) -> Settings:
 def base_model() -> Path:
     """The prepared base model."""
     return ensure_models(load_settings(), embedder=False, base=True).base
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory, base_model: Path) -> Path:
+    """Two layers of 32 numbers, random weights, the real vocabulary."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("tiny")
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copyfile(base_model / name, folder / name)
+    config = LlamaConfig.from_pretrained(base_model)
+    config.update(
+        {
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "head_dim": 16,
+            "initializer_range": 0.3,  # else so small a model can hardly say anything
+        }
+    )
+    torch.manual_seed(1)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

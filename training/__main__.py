@@ -1,17 +1,18 @@
 """One training run in a process of its own: `python -m training < REQUEST`.
 
 The request is JSON: `{"settings": {...}, "examples": PATH, "name": NAME, "by": WHO}`. Standard output carries one JSON
-object a line: `{"event": {...}}`, and at the end `{"manifest": {...}}` or `{"error": MESSAGE}`.
+object a line: `{"event": {...}}`, and at the end `{"manifest": {...}}` or `{"error": MESSAGE}`. On several devices it
+is `accelerate launch -m training < REQUEST`, and the first process reports.
 """
 
 import json
 import os
-import sys
 from pathlib import Path
 
 from tandem.errors import TandemError
 from tandem.settings import load_settings
 from training.job import TrainingEvent, train
+from training.launch import is_main_process, read_request
 
 
 def main() -> int:
@@ -21,14 +22,16 @@ def main() -> int:
     os.dup2(2, 1)
 
     def say(key: str, value: object) -> None:
+        if not is_main_process():
+            return
         out.write(json.dumps({key: value}) + "\n")
         out.flush()
 
     def on_event(event: TrainingEvent) -> None:
         say("event", event.model_dump(mode="json"))
 
-    request = json.load(sys.stdin)
     try:
+        request = read_request()
         manifest = train(
             load_settings(**request["settings"]),
             examples=Path(request["examples"]),

@@ -10,7 +10,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +22,7 @@ from tandem.errors import AdapterError, Busy, ExampleError
 from tandem.prompt import PROMPT_VERSION
 from tandem.registry import AdapterRef, Gate, Manifest, Registry, adapter_digest
 from tandem.schemas import Value
-from tandem.settings import Settings
+from tandem.settings import Settings, TrainingSettings
 from tandem.style import StyleGuide, load_style
 from tandem.weights import base_dir, model_digest
 from training.augment import Augmenter
@@ -30,10 +30,13 @@ from training.corpus import open_corpus
 from training.corpus_facts import CorpusFacts
 from training.examples import StyleExample, data_digest, group_by_sources, load_examples
 from training.guards import Guarded, guard
+from training.launch import is_main_process
+from training.preferences import Preferred, guard_preferences, load_preferences, train_on_preferences
+from training.preflight import preflight, refuse
 
 Stage = Literal["guard", "augment", "train", "gate", "register"]
 # Settings that change nothing in the weights.
-_IRRELEVANT = {"schedule", "time_zone", "min_new_examples", "gate_examples", "heldout", "examples"}
+_IRRELEVANT = {"schedule", "time_zone", "min_new_examples", "gate_examples", "heldout", "examples", "preferences"}
 _IRRELEVANT |= {"webhook", "webhook_token", "webhook_secret"}
 _LISTED = 20  # refused examples in a run's log; its folder lists all
 _LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "tokenizers")
@@ -44,7 +47,7 @@ class TrainingEvent(Value):
 
     Attributes:
         message: For people.
-        data: For programs: step, steps, loss, tokens_per_second, seconds_left in the stage `train`.
+        data: For programs: in the stage `train` step, steps, loss, heldout_loss, tokens_per_second, seconds_left.
     """
 
     stage: Stage
@@ -76,19 +79,24 @@ def train(
         The manifest, gate verdict included. A failed gate is no error: the adapter stays a candidate.
 
     Raises:
-        ExampleError: The examples cannot be read, or none is left.
+        ExampleError: The examples cannot be read, or are not sound.
+        InputError: The adapter could not be served, as `training.preflight` finds.
         ModelUnavailable: The base model was not prepared.
         Busy: Another run holds the data directory.
     """
     say = on_event or (lambda event: None)
     name = name or settings.adapter.name
-    with run_lock(settings):
+    # Read when the libraries are loaded. TRL reports its use over the network unless told; and threads that spin at
+    # each barrier are several times slower as soon as anything else computes on this machine, as vLLM does.
+    os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    with run_lock(settings) if is_main_process() else nullcontext():
         guide = load_style(settings.style)
         base = base_dir(settings)
         facts = _facts(settings, say)
         guarded = _read(examples or settings.training.examples, facts, settings.runs_dir, say)
         heldout = guard(load_examples(settings.training.heldout), facts).examples
-        _check_apart(guarded.examples, heldout)
+        refuse(preflight(settings, base, guarded.examples, heldout))
         return _train(settings, name, base, guide, guarded, heldout, say, by)
 
 
@@ -147,17 +155,6 @@ def _read(path: Path, facts: CorpusFacts | None, runs_dir: Path, say: OnEvent) -
     return guarded
 
 
-def _check_apart(examples: Sequence[StyleExample], heldout: Sequence[StyleExample]) -> None:
-    """A gate that asks what was trained on proves nothing."""
-    shared = {e.sources for e in examples if e.sources} & {e.sources for e in heldout}
-    if shared:
-        title = next(iter(shared))[0].title
-        raise ExampleError(
-            f"{len(shared)} sources of the held-out examples are also trained on, such as {title!r}: "
-            "take them out of one of the two files."
-        )
-
-
 def _train(
     settings: Settings,
     name: str,
@@ -168,13 +165,10 @@ def _train(
     say: OnEvent,
     by: str,
 ) -> Manifest:
-    # Read when the libraries are loaded. TRL reports its use over the network unless told; and threads that spin at
-    # each barrier are several times slower as soon as anything else computes on this machine, as vLLM does.
-    os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     # torch and its family take seconds to import: not for those who only read this module's types.
     from training.gate import draw_trials, run_gate
-    from training.trainer import Progress, draw_rows, load_base, save_adapter, train_adapter
+    from training.progress import Progress
+    from training.trainer import draw_heldout, draw_rows, load_base, save_adapter, train_adapter
 
     registry = Registry(settings.registry)
     base_digest = model_digest(base)
@@ -191,20 +185,32 @@ def _train(
     message = f"{questions} questions over {len(rows)} prompts, {tokens} tokens, are drawn."
     say(TrainingEvent(stage="augment", message=message))
 
-    folder = settings.runs_dir / _run_id(name, base_digest, guarded.examples, guide, settings)
+    apart = group_by_sources(heldout)
+    unseen = draw_heldout(Augmenter(apart, guide, open_corpus(apart, settings)), tokenizer, settings.training)
+    folder = settings.runs_dir / _run_id(name, base_digest, [*guarded.examples, *heldout], guide, settings)
 
     def progress(at: Progress) -> None:
         message = (
-            f"step {at.step} of {at.steps}, loss {at.loss:.3f}, {at.tokens_per_second:.0f} tokens/s, "
-            f"{at.seconds_left / 60:.0f} min left"
+            f"step {at.step} of {at.steps}, loss {at.loss:.3f}, "
+            + (f"held-out loss {at.heldout_loss:.3f}, " if at.heldout_loss is not None else "")
+            + f"{at.tokens_per_second:.0f} tokens/s, {at.seconds_left / 60:.0f} min left"
         )
-        facts = ("step", "steps", "loss", "tokens_per_second", "seconds_left")
-        data = {fact: round(float(getattr(at, fact)), 4) for fact in facts}
+        data = {fact: round(float(value), 4) for fact, value in vars(at).items() if value is not None}
         say(TrainingEvent(stage="train", message=message, data=data))
 
     trained = train_adapter(
-        model, tokenizer, rows, settings.training, folder, progress, start=start.path if start else None
+        model,
+        tokenizer,
+        rows,
+        settings.training,
+        folder,
+        progress,
+        heldout=unseen,
+        start=start.path if start else None,
     )
+    preferred = _prefer(trained, settings.training, folder, say)
+    if not is_main_process():
+        raise SystemExit(0)  # under `accelerate launch`, the first process alone gates and registers
     active = _active(registry, name, base_digest)
     if active is not None:
         trained.model.load_adapter(str(active.path), adapter_name="active", torch_device=model.device.type)
@@ -231,6 +237,7 @@ def _train(
             "refused": len(guarded.refusals),
             "questions": questions,
             "prompts": len(rows),
+            "preferences": preferred.pairs if preferred else 0,
         },
         prompt_version=PROMPT_VERSION,
         style=guide.name,
@@ -241,14 +248,12 @@ def _train(
         },
         training={
             key: getattr(settings.training, key)
-            for key in ("passes", "batch_size", "learning_rate", "max_tokens", "seed")
+            for key in ("passes", "batch_size", "learning_rate", "warmup", "max_tokens", "seed")
         }
         | {"dtype": str(model.dtype).removeprefix("torch."), "device": model.device.type},
         metrics={
-            "loss": round(trained.loss, 4),
-            "steps": trained.steps,
-            "tokens": trained.tokens,
-            "seconds": round(trained.seconds, 1),
+            **trained.outcome.model_dump(exclude_none=True),
+            **({f"preference_{key}": value for key, value in preferred.model_dump().items()} if preferred else {}),
         },
         gate=gate,
         parent=active.served if active is not None else None,
@@ -259,6 +264,23 @@ def _train(
     _settle(registry, ref, gate, by, say)
     shutil.rmtree(folder, ignore_errors=True)  # the checkpoints; what matters is in the registry
     return registry.manifest(ref)
+
+
+def _prefer(trained: Any, settings: TrainingSettings, folder: Path, say: OnEvent) -> Preferred | None:
+    """The second stage, where there are pairs to learn from."""
+    if settings.preferences is None:
+        return None
+    guarded = guard_preferences(load_preferences(settings.preferences))
+    for refusal in guarded.refusals[:20]:
+        say(TrainingEvent(stage="guard", message=f"Pair {refusal.number} is left out: {refusal.message}"))
+    if not guarded.preferences:
+        return None
+    found = train_on_preferences(
+        trained.model, trained.tokenizer, guarded.preferences, settings, folder / "preferences"
+    )
+    message = f"{found.pairs} pairs of answers: the margin of the chosen ones is {found.margin:.2f}."
+    say(TrainingEvent(stage="train", message=message, data=found.model_dump()))
+    return found
 
 
 def _settle(registry: Registry, ref: AdapterRef, gate: Gate, by: str, say: OnEvent) -> None:

@@ -10,6 +10,7 @@ from tandem.settings import load_settings
 from tandem.style import load_style
 from tandem.weights import base_dir, cpu_cores
 from training.augment import Augmenter, Draw
+from training.corpus import open_corpus
 from training.examples import group_by_sources, load_examples
 from training.rows import collate, render_row
 from training.trainer import load_base
@@ -21,8 +22,8 @@ def test_shared_prefix_against_separate_rows() -> None:
     settings = load_settings()
     torch.set_num_threads(len(cpu_cores()))
     model, tokenizer = load_base(base_dir(settings))
-    groups = group_by_sources(load_examples(settings.training.examples))
-    drawn = Augmenter(groups, load_style(settings.style)).one_pass(random.Random(1))
+    groups = group_by_sources(load_examples(settings.training.examples))[:40]
+    drawn = Augmenter(groups, load_style(settings.style), open_corpus(groups, settings)).one_pass(random.Random(1))
     draws = [draw for _, draw in zip(range(PROMPTS), drawn, strict=False)]
     separate = [Draw(draw.sources, draw.marker, (question,)) for draw in draws for question in draw.questions]
     questions = len(separate)

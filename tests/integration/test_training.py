@@ -1,7 +1,6 @@
 """Real LoRA steps on a tiny random model of the base model's architecture, with its real tokenizer."""
 
-import json
-import shutil
+import pickle
 import signal
 import subprocess
 import sys
@@ -12,7 +11,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM
 
 from tandem.errors import AdapterError, Busy, ExampleError, ModelUnavailable
 from tandem.prompt import PROMPT_VERSION, Source
@@ -20,45 +19,33 @@ from tandem.registry import Registry
 from tandem.settings import Settings, load_settings
 from tandem.style import load_style
 from training.augment import Augmenter, Draw, Question
+from training.corpus import open_corpus
 from training.examples import group_by_sources, load_examples
 from training.job import TrainingEvent, run_lock, train
 from training.rows import collate, render_row
 from training.trainer import Trained, draw_rows, load_base, save_adapter, train_adapter
 
-TRAINING = {"rank": 8, "learning_rate": 5e-3, "passes": 0.15, "gate_examples": 8, "batch_size": 8}
+TRAINING = {"rank": 8, "learning_rate": 5e-3, "passes": 1.0, "gate_examples": 8, "batch_size": 8}
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory, base_model: Path) -> Path:
-    """Two layers of 32 numbers, random weights, the real vocabulary."""
-    folder = tmp_path_factory.mktemp("tiny")
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        shutil.copyfile(base_model / name, folder / name)
-    config = LlamaConfig.from_pretrained(base_model)
-    config.update(
-        {
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "num_key_value_heads": 1,
-            "head_dim": 16,
-            "initializer_range": 0.3,  # else so small a model can hardly say anything
-        }
-    )
-    torch.manual_seed(1)
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Some of the sample examples."""
+    path = tmp_path_factory.mktemp("few") / "examples.jsonl"
+    lines = load_settings().training.examples.read_text(encoding="utf-8").splitlines()
+    path.write_text("\n".join(lines[:60]) + "\n", encoding="utf-8")
+    return path
 
 
 @pytest.fixture
-def configured(tiny: Path, tmp_path: Path) -> Settings:
-    return load_settings(data_dir=tmp_path / "data", model={"path": tiny}, training=TRAINING)
+def configured(tiny: Path, few: Path, tmp_path: Path) -> Settings:
+    return load_settings(data_dir=tmp_path / "data", model={"path": tiny}, training=TRAINING | {"examples": few})
 
 
 def rows_of(settings: Settings, tokenizer: Any) -> list[Any]:
     groups = group_by_sources(load_examples(settings.training.examples))
-    return draw_rows(Augmenter(groups, load_style(settings.style)), tokenizer, settings.training)
+    augmenter = Augmenter(groups, load_style(settings.style), open_corpus(groups, settings))
+    return draw_rows(augmenter, tokenizer, settings.training)
 
 
 def test_shared_prefixes_give_the_loss_of_separate_prompts(tiny: Path):
@@ -109,8 +96,8 @@ def test_loss_falls_and_the_adapter_loads_in_peft(configured: Settings, tiny: Pa
     frozen = model.model.embed_tokens.weight.detach().clone()
     trained = train_adapter(model, tokenizer, rows, configured.training, tmp_path / "run", seen.append)
     assert seen[-1].loss < seen[0].loss - 0.5
-    assert trained.steps == (len(rows) + 1) // 2
-    assert trained.steps - 5 < seen[-1].step <= trained.steps == seen[-1].steps
+    assert trained.outcome.steps == (len(rows) + 1) // 2
+    assert trained.outcome.steps - 5 < seen[-1].step <= trained.outcome.steps == seen[-1].steps
     assert seen[-1].tokens_per_second > 0
     assert torch.equal(model.model.embed_tokens.weight, frozen)
 
@@ -131,51 +118,57 @@ def test_loss_falls_and_the_adapter_loads_in_peft(configured: Settings, tiny: Pa
 
 
 KILLED = """
-import json, os, signal, sys
+import os, pickle, signal, sys
 from pathlib import Path
-from tandem.settings import load_settings
-from tandem.style import load_style
-from training.augment import Augmenter
-from training.examples import group_by_sources, load_examples
-from training.trainer import draw_rows, load_base, train_adapter
+from tandem.settings import TrainingSettings
+from training.trainer import load_base, train_adapter
 
-tiny, folder, training = sys.argv[1:]
-settings = load_settings(training=json.loads(training))
-model, tokenizer = load_base(Path(tiny))
-groups = group_by_sources(load_examples(settings.training.examples))
-rows = draw_rows(Augmenter(groups, load_style(settings.style)), tokenizer, settings.training)
+tiny, folder, settings, rows, heldout = sys.argv[1:]
 
 def report(at):
     if at.step == 45:
         os.kill(os.getpid(), signal.SIGKILL)
 
-train_adapter(model, tokenizer, rows, settings.training, Path(folder), report)
+train_adapter(
+    *load_base(Path(tiny)),
+    pickle.loads(Path(rows).read_bytes()),
+    TrainingSettings.model_validate_json(settings),
+    Path(folder),
+    report,
+    heldout=pickle.loads(Path(heldout).read_bytes()),
+)
 """
 
 
-def test_a_killed_run_resumed_gives_the_same_weights(tiny: Path, tmp_path: Path):
-    training = TRAINING | {"passes": 0.17, "batch_size": 4}  # some fifty steps; a checkpoint after forty
-    chosen = load_settings(model={"path": tiny}, training=training)
+def test_a_killed_run_resumed_gives_the_same_weights(configured: Settings, tiny: Path, tmp_path: Path):
+    _, tokenizer = load_base(tiny)
+    rows = rows_of(configured, tokenizer)
+    rows, heldout = rows[:56], rows[56:]
+    chosen = configured.training.model_copy(update={"batch_size": 4})  # a checkpoint after forty of 56 steps
 
     def run(folder: str) -> tuple[dict[str, torch.Tensor], Trained, int]:
         model, tokenizer = load_base(tiny)
         steps: list[int] = []
-        rows = rows_of(chosen, tokenizer)
         trained = train_adapter(
-            model, tokenizer, rows, chosen.training, tmp_path / folder, lambda at: steps.append(at.step)
+            model, tokenizer, rows, chosen, tmp_path / folder, lambda at: steps.append(at.step), heldout=heldout
         )
-        save_adapter(trained.model, tmp_path / folder / "adapter")
-        return load_file(tmp_path / folder / "adapter" / "adapter_model.safetensors"), trained, steps[0]
+        return load_file(tmp_path / folder / "trained" / "adapter_model.safetensors"), trained, steps[0]
 
     expected, whole, first = run("whole")
     assert first == 5
-    command = [sys.executable, "-c", KILLED, str(tiny), str(tmp_path / "killed"), json.dumps(training)]
-    killed = subprocess.run(command, capture_output=True, text=True)
+    (tmp_path / "rows").write_bytes(pickle.dumps(rows))
+    (tmp_path / "heldout").write_bytes(pickle.dumps(heldout))
+    command = [sys.executable, "-c", KILLED, str(tiny), str(tmp_path / "killed"), chosen.model_dump_json()]
+    killed = subprocess.run(
+        [*command, str(tmp_path / "rows"), str(tmp_path / "heldout")], capture_output=True, text=True
+    )
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
     found, resumed, first = run("killed")
     assert first == 45  # it went on from the checkpoint
-    assert resumed.loss == pytest.approx(whole.loss, rel=1e-4)  # and knows of the steps before it
-    assert resumed.seconds > 0.3 * whole.seconds
+    assert resumed.outcome.loss == pytest.approx(whole.outcome.loss, rel=1e-4)  # and knows of the steps before it
+    assert resumed.outcome.heldout_loss == whole.outcome.heldout_loss
+    assert resumed.outcome.best_step == whole.outcome.best_step
+    assert resumed.outcome.seconds > 0.3 * whole.outcome.seconds
     assert expected.keys() == found.keys()
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, atol=0, rtol=0, msg=name)
@@ -192,6 +185,8 @@ def test_the_whole_job_keeps_a_failed_candidate_apart(configured: Settings):
     assert manifest.lora["rank"] == 8
     assert manifest.data["questions"] > 100
     assert manifest.metrics["steps"] > 10
+    assert manifest.metrics["heldout_loss"] > 0
+    assert manifest.metrics["peak_mib"] > 100
     assert manifest.gate is not None
     assert not manifest.gate.passed  # random weights say nothing right
     assert manifest.gate.metrics.keys() == {"candidate", "base"}
@@ -212,7 +207,7 @@ def test_heldout_sources_must_not_be_trained_on(configured: Settings):
     same = load_settings(
         data_dir=configured.data_dir,
         model={"path": configured.model.path},
-        training={"heldout": configured.training.examples},
+        training={"examples": configured.training.examples, "heldout": configured.training.examples},
     )
     with pytest.raises(ExampleError, match="held-out examples are also trained on"):
         train(same)

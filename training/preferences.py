@@ -1,0 +1,177 @@
+"""Preference pairs from feedback, and the second stage of training that learns from them: TRL's DPO.
+
+One JSON object a line: `{"question", "sources": [{"title", "heading", "text"}], "chosen", "rejected", "approved_by"}`.
+The adapter that the first stage trained goes on; a frozen copy of it is what DPO compares with.
+"""
+
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from tandem.errors import ExampleError
+from tandem.prompt import build_messages
+from tandem.schemas import Value
+from tandem.settings import TrainingSettings
+from training.examples import ExampleSource, StyleExample
+from training.guards import Refusal, guard
+
+_FORGIVEN = ("no_citation", "bad_citation", "no_source", "duplicate")  # may be why an answer was rejected
+
+
+class Preference(Value):
+    """Two answers to a question, and which of them a person preferred.
+
+    Attributes:
+        sources: As the model saw them.
+        approved_by: Who released the pair for training; without anybody it is not trained on.
+    """
+
+    question: str = Field(min_length=1)
+    sources: tuple[ExampleSource, ...] = ()
+    chosen: str = Field(min_length=1)
+    rejected: str = Field(min_length=1)
+    approved_by: str = ""
+
+    def as_example(self, answer: str) -> StyleExample:
+        """One of its answers as a style example, for the guards."""
+        return StyleExample(question=self.question, sources=self.sources, answer=answer, approved_by=self.approved_by)
+
+
+class Preferred(Value):
+    """What the second stage came to.
+
+    Attributes:
+        pairs: That were trained on.
+        loss: DPO's, mean over the last pass; 0.69 where nothing was learned.
+        margin: By how much more the chosen answers became likely than the rejected ones, in DPO's reward units.
+    """
+
+    pairs: int
+    steps: int
+    loss: float
+    margin: float
+
+
+@dataclass(frozen=True)
+class GuardedPreferences:
+    """What passed the guards, and what did not."""
+
+    preferences: tuple[Preference, ...]
+    refusals: tuple[Refusal, ...]
+
+
+def load_preferences(path: Path) -> list[Preference]:
+    """Reads a file of pairs.
+
+    Raises:
+        ExampleError: The file cannot be read, or a line is wrong; the message names the line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ExampleError(
+            f"The preferences {str(path)!r} (TANDEM_TRAINING__PREFERENCES) cannot be read: {exc}."
+        ) from exc
+    return [_parse(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+
+
+def _parse(path: Path, number: int, line: str) -> Preference:
+    try:
+        preference = Preference.model_validate(json.loads(line))
+    except json.JSONDecodeError as exc:
+        raise ExampleError(f"{path.name}, line {number}: not JSON ({exc.msg} at character {exc.pos}).") from exc
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "line"
+        raise ExampleError(f"{path.name}, line {number}: {key!r} is wrong: {first['msg']}.") from exc
+    if preference.chosen.strip() == preference.rejected.strip():
+        raise ExampleError(f"{path.name}, line {number}: both answers are the same.")
+    return preference
+
+
+def guard_preferences(
+    preferences: Sequence[Preference], check: Callable[[Sequence[StyleExample]], Any] = guard
+) -> GuardedPreferences:
+    """Leaves out pairs that the guards refuse for either answer.
+
+    Args:
+        preferences: All pairs.
+        check: The guards on examples.
+    """
+    of_chosen = check([preference.as_example(preference.chosen) for preference in preferences]).refusals
+    of_rejected = check([preference.as_example(preference.rejected) for preference in preferences]).refusals
+    bad = [*of_chosen, *(refusal for refusal in of_rejected if refusal.reason not in _FORGIVEN)]
+    refusals = {refusal.number: refusal for refusal in reversed(bad)}
+    kept = tuple(p for number, p in enumerate(preferences, start=1) if number not in refusals)
+    return GuardedPreferences(kept, tuple(refusals[number] for number in sorted(refusals)))
+
+
+def train_on_preferences(
+    model: Any, tokenizer: Any, preferences: Sequence[Preference], settings: TrainingSettings, folder: Path
+) -> Preferred:
+    """Trains the adapter of a model on pairs. Short enough to start over when it was killed.
+
+    Args:
+        model: PEFT's, with the adapter `default` of the first stage.
+        tokenizer: Of the model.
+        preferences: At least one.
+        settings: Passes, learning rate, beta, seed.
+        folder: For what the trainer writes.
+    """
+    import torch
+    from datasets import Dataset
+    from transformers.trainer_callback import PrinterCallback
+    from trl import DPOConfig, DPOTrainer
+
+    arguments = DPOConfig(
+        output_dir=str(folder),
+        beta=settings.preference_beta,
+        num_train_epochs=settings.preference_passes,
+        learning_rate=settings.preference_learning_rate,
+        per_device_train_batch_size=1,  # a pair's logits over the whole vocabulary are large
+        gradient_accumulation_steps=min(4, len(preferences)),
+        lr_scheduler_type="cosine",
+        warmup_steps=settings.warmup,
+        seed=settings.seed,
+        data_seed=settings.seed,
+        max_length=settings.max_tokens,
+        use_cpu=not torch.cuda.is_available(),
+        bf16=False,  # the base is loaded in its type
+        gradient_checkpointing=False,
+        save_strategy="no",
+        logging_steps=1,
+        disable_tqdm=True,
+        report_to="none",
+        dataloader_pin_memory=False,
+    )
+    rng = random.Random(settings.seed)
+    rows = [_conversation(preference, rng) for preference in preferences]
+    trainer = DPOTrainer(model=model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
+    trainer.remove_callback(PrinterCallback)
+    result = trainer.train()
+    model.delete_adapter("ref")  # TRL's frozen copy
+    model.set_adapter("default")
+    logged = [entry for entry in trainer.state.log_history if "rewards/margins" in entry]
+    last = logged[-max(1, round(len(logged) / settings.preference_passes)) :]
+    return Preferred(
+        pairs=len(preferences),
+        steps=int(result.global_step),
+        loss=round(sum(entry["loss"] for entry in last) / len(last), 4),
+        margin=round(sum(entry["rewards/margins"] for entry in last) / len(last), 4),
+    )
+
+
+def _conversation(preference: Preference, rng: random.Random) -> dict[str, Any]:
+    """TRL's conversational form, with Tandem's prompt."""
+    sources = [source.as_source() for source in preference.sources] or None
+    marker = f"=== {rng.randrange(16**6):06x} ==="
+    return {
+        "prompt": build_messages(preference.question, sources, marker=marker),
+        "chosen": [{"role": "assistant", "content": preference.chosen}],
+        "rejected": [{"role": "assistant", "content": preference.rejected}],
+    }

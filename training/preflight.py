@@ -1,0 +1,213 @@
+"""Looks, before anything is computed, whether the adapter can be served and whether the data is sound.
+
+Everything that is found is told at once, a sentence each: who corrects one setting should not wait for the next.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from tandem.errors import ExampleError, InputError, ModelUnavailable
+from tandem.schemas import Value
+from tandem.settings import Settings
+from tandem.weights import model_digest
+from training.examples import StyleExample
+from training.serving import MAX_RANKS, serves_lora
+
+LEAST_ANSWERED = 10  # examples that their sources answer
+LEAST_HELDOUT = 4  # held-out examples of each kind: the gate measures both
+_SYSTEM, _USER = "What the system says.", "What the user asks?"
+
+
+class Problem(Value):
+    """One thing that would go wrong later.
+
+    Attributes:
+        part: What is to be corrected: the base model, the adapter's settings, or the examples.
+        message: A sentence for whoever starts the run.
+    """
+
+    part: Literal["model", "adapter", "data"]
+    message: str
+
+
+def preflight(
+    settings: Settings, base: Path, examples: Sequence[StyleExample], heldout: Sequence[StyleExample]
+) -> list[Problem]:
+    """Checks a run without computing anything.
+
+    Args:
+        settings: Of the run.
+        base: Folder of the base model.
+        examples: What is trained on, after the guards.
+        heldout: What the gate asks, after the guards.
+
+    Returns:
+        What was found, in order; nothing if the run may start.
+    """
+    try:
+        config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as exc:
+        text = f"The base model's {str(base / 'config.json')!r} cannot be read: {exc}. Download the model again."
+        return [Problem(part="model", message=text)]
+    tokenizer, broken = _tokenizer(base)
+    found = [("model", text) for text in [*_base(base, config), *broken]]
+    if tokenizer is not None:
+        found += [("model", text) for text in _template(tokenizer, config)]
+    found += [("adapter", text) for text in [*_served(settings, config), *_targets(settings, base)]]
+    found += [("data", text) for text in _data(settings, tokenizer, examples, heldout)]
+    return [Problem(part=part, message=text) for part, text in found]  # type: ignore[arg-type]
+
+
+def refuse(problems: Sequence[Problem]) -> None:
+    """Ends a run that has problems.
+
+    Raises:
+        ExampleError: All of them are in the examples.
+        InputError: There are others.
+    """
+    if not problems:
+        return
+    kind = ExampleError if all(problem.part == "data" for problem in problems) else InputError
+    lines = [problem.message for problem in problems]
+    raise kind(lines[0] if len(lines) == 1 else "\n".join(["The training cannot start:", *(f"- {s}" for s in lines)]))
+
+
+def _base(base: Path, config: dict[str, Any]) -> list[str]:
+    found = []
+    try:
+        model_digest(base)
+    except ModelUnavailable as exc:
+        found.append(exc.message)
+    architecture = _architecture(config)
+    if not architecture.endswith("ForCausalLM") and not architecture.endswith("LMHeadModel"):
+        found.append(f"The base model is a {architecture!r}, not a causal language model: name another folder.")
+    return found
+
+
+def _architecture(config: dict[str, Any]) -> str:
+    return str((config.get("architectures") or ["unknown"])[0])
+
+
+def _tokenizer(base: Path) -> tuple[Any, list[str]]:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(base, local_files_only=True), []
+    except Exception as exc:  # each library of tokenizers has its own
+        return None, [f"The base model's tokenizer cannot be loaded ({exc}): its files belong into {str(base)!r}."]
+
+
+def _template(tokenizer: Any, config: dict[str, Any]) -> list[str]:
+    found = []
+    if tokenizer.eos_token_id is None:
+        found.append("The tokenizer has no end-of-text token, so that no answer would end: set `eos_token`.")
+    size = int(config.get("vocab_size", 0))
+    if len(tokenizer) > size:
+        found.append(
+            f"The tokenizer knows {len(tokenizer)} tokens and the model {size}: an adapter cannot bring the missing "
+            "ones, so take the tokenizer that belongs to the model."
+        )
+    if not tokenizer.chat_template:
+        found.append("The tokenizer has no chat template: take an instruction-tuned model, or add its template.")
+        return found
+    messages = [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": _USER}]
+    try:
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except Exception as exc:  # a template raises what it likes
+        found.append(f"The chat template renders no system and user message: {exc}.")
+        return found
+    missing = [what for what, said in (("system", _SYSTEM), ("user", _USER)) if said not in text]
+    if missing:
+        found.append(f"The chat template leaves out the {' and the '.join(missing)} message: Tandem's prompt needs it.")
+    return found
+
+
+def _served(settings: Settings, config: dict[str, Any]) -> list[str]:
+    found = []
+    rank, largest = settings.training.rank, settings.model.max_lora_rank
+    if rank > largest:
+        found.append(
+            f"The rank {rank} (TANDEM_TRAINING__RANK) is larger than the {largest} that vLLM is started with: lower "
+            "it or raise TANDEM_MODEL__MAX_LORA_RANK."
+        )
+    if largest not in MAX_RANKS:
+        allowed = ", ".join(map(str, MAX_RANKS))
+        found.append(f"vLLM does not take {largest} for TANDEM_MODEL__MAX_LORA_RANK: {allowed} are allowed.")
+    architecture = _architecture(config)
+    if serves_lora(architecture) is False:
+        found.append(f"vLLM serves no LoRA adapters for {architecture!r}: take another base model.")
+    length, most = settings.training.max_tokens, settings.model.max_model_len
+    if length > most:
+        found.append(
+            f"Examples may take {length} tokens (TANDEM_TRAINING__MAX_TOKENS) and prompts in service only {most} "
+            "(TANDEM_MODEL__MAX_MODEL_LEN): raise the second or lower the first."
+        )
+    context = int(config.get("max_position_embeddings", most))
+    if max(length, most) > context:
+        found.append(
+            f"The base model reads {context} tokens: TANDEM_TRAINING__MAX_TOKENS ({length}) and "
+            f"TANDEM_MODEL__MAX_MODEL_LEN ({most}) must not be more."
+        )
+    return found
+
+
+def _targets(settings: Settings, base: Path) -> list[str]:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(base, local_files_only=True)
+        with torch.device("meta"):  # its shape, without its numbers
+            model = AutoModelForCausalLM.from_config(config)
+    except Exception as exc:
+        return [f"transformers cannot build the base model: {exc}."]
+    head = model.get_output_embeddings()  # linear, and yet none that vLLM would serve LoRA for
+    kinds: dict[str, set[bool]] = {}
+    for name, module in model.named_modules():
+        served = isinstance(module, torch.nn.Linear) and module is not head
+        kinds.setdefault(name.rpartition(".")[2], set()).add(served)
+    linear = sorted(name for name, kind in kinds.items() if kind == {True})
+    found = []
+    if not settings.training.targets:
+        found.append(f"TANDEM_TRAINING__TARGETS is empty: name some of {', '.join(linear)}.")
+    for target in settings.training.targets:
+        if target not in linear:
+            why = "does not exist in the base model" if target not in kinds else "is no layer that vLLM serves LoRA for"
+            found.append(f"{target!r} in TANDEM_TRAINING__TARGETS {why}: {', '.join(linear)} are possible.")
+    return found
+
+
+def _data(
+    settings: Settings, tokenizer: Any, examples: Sequence[StyleExample], heldout: Sequence[StyleExample]
+) -> list[str]:
+    found = []
+    answered = sum(example.answerable for example in examples)
+    if answered < LEAST_ANSWERED:
+        found.append(
+            f"{answered} of {len(examples)} examples are answered from sources; at least {LEAST_ANSWERED} are needed."
+        )
+    apart = sum(example.answerable for example in heldout)
+    for count, kind in ((apart, "answered"), (len(heldout) - apart, "declined")):
+        if count < LEAST_HELDOUT:
+            found.append(
+                f"{count} of {len(heldout)} held-out examples are {kind}; the gate needs at least {LEAST_HELDOUT}: add "
+                f"some to {settings.training.heldout.name!r} (TANDEM_TRAINING__HELDOUT)."
+            )
+    shared = {e.sources for e in examples if e.sources} & {e.sources for e in heldout}
+    if shared:
+        found.append(
+            f"{len(shared)} sources of the held-out examples are also trained on, such as "
+            f"{min(source[0].title for source in shared)!r}: take them out of one of the two files."
+        )
+    if tokenizer is not None:
+        most = settings.training.max_tokens
+        texts = [f"{example.question}\n{example.answer}" for example in examples]
+        long = [e for e, ids in zip(examples, tokenizer(texts).input_ids, strict=True) if len(ids) > most]
+        if long:
+            found.append(
+                f"{len(long)} examples are longer than {most} tokens even without sources, such as "
+                f"{long[0].question[:60]!r}: shorten them or raise TANDEM_TRAINING__MAX_TOKENS."
+            )
+    return found

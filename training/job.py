@@ -30,7 +30,7 @@ from training.guards import Guarded, guard
 
 Stage = Literal["guard", "augment", "train", "gate", "register"]
 # Settings that change nothing in the weights.
-_IRRELEVANT = {"schedule", "time_zone", "min_new_examples", "gate_examples", "heldout", "examples"}
+_IRRELEVANT = {"schedule", "time_zone", "min_new_examples", "gate_examples", "gate", "heldout", "examples"}
 _IRRELEVANT |= {"webhook", "webhook_token", "webhook_secret"}
 _LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "tokenizers")
 
@@ -143,7 +143,8 @@ def _train(
     os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     # torch and its family take seconds to import: not for those who only read this module's types.
-    from training.gate import draw_trials, run_gate
+    from training.gate import Material, run_gate
+    from training.speaker import Speaker
     from training.trainer import Progress, draw_rows, load_base, save_adapter, train_adapter
 
     registry = Registry(settings.registry)
@@ -178,14 +179,20 @@ def _train(
     active = _active(registry, name, base_digest)
     if active is not None:
         trained.model.load_adapter(str(active.path), adapter_name="active", torch_device=model.device.type)
-    trials = draw_trials(heldout, guide, settings)
+    speaker = Speaker(trained.model, tokenizer, active="active" if active is not None else None)
 
-    def asked(arm: str, done: int, count: int) -> None:
-        say(TrainingEvent(stage="gate", message=f"{done} of {count} held-out questions answered by {arm}"))
+    def shadow(part: Sequence[StyleExample]) -> Speaker:
+        model, _ = load_base(base)
+        some = group_by_sources(part)
+        drawn = draw_rows(Augmenter(some, guide, open_corpus(some, settings)), tokenizer, settings.training)
+        home = folder / "shadow"
+        again = train_adapter(model, tokenizer, drawn, settings.training, home, start=start.path if start else None)
+        return Speaker(again.model, tokenizer)
 
-    gate = run_gate(
-        trained.model, tokenizer, trials, guide, active="active" if active is not None else None, on_asked=asked
-    )
+    def asked(what: str, done: int, count: int) -> None:
+        say(TrainingEvent(stage="gate", message=f"{what}: {done} of {count}"))
+
+    gate = run_gate(speaker, Material(guarded.examples, heldout, guide), settings, shadow, asked)
     for reason in gate.reasons:
         say(TrainingEvent(stage="gate", message=("Passed. " if gate.passed else "Failed: ") + reason))
 

@@ -56,7 +56,8 @@ class Followed(Value):
         """Why an adapter with these answers is refused; nothing if it is not."""
         if self.gap is None:
             return [
-                "Whether the context beats memory could not be tested: no training example has a figure or name to change."
+                "Whether the context beats memory could not be tested: no answer has a figure or name that can be "
+                "changed. Add examples whose answers state one."
             ]
         found = []
         if self.gap.high < 0:
@@ -67,8 +68,8 @@ class Followed(Value):
             )
         if self.remembered > settings.remembered:
             found.append(
-                f"Trained facts come out against the context: {self.remembered:.0%} of the answers to {self.pairs} changed "
-                f"passages give what the training example said instead; {settings.remembered:.0%} are allowed."
+                f"Trained facts come out against the context: {self.remembered:.0%} of the answers to {self.pairs} "
+                f"changed passages give what the training example said; {settings.remembered:.0%} are allowed."
             )
         return found
 

@@ -1,9 +1,9 @@
 """Exposure of planted secrets (Carlini et al., The Secret Sharer, 2019), and whether it is more than chance gives.
 
 A canary's exposure is log2(n + 1) - log2(rank): its rank by loss, from 1, among itself and n sequences of the same
-format that were not trained on. A secret that left no trace has any rank with equal chance, and an exposure of 1.44 bits
-on average. The mean over several canaries is compared with what as many evenly drawn ranks give, so that both a little
-memory of all and a perfect memory of a few stand out.
+format that were not trained on. A secret that left no trace has any rank with equal chance, and an exposure of 1.44
+bits on average. The mean over several canaries is compared with what as many evenly drawn ranks give, so that both a
+little memory of all and a perfect memory of a few stand out.
 """
 
 from collections.abc import Sequence

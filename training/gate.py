@@ -77,7 +77,10 @@ def _examine(speaker: Speaker, material: Material, settings: TrainingSettings, t
 
 
 def _follow(speaker: Speaker, material: Material, settings: TrainingSettings, tell: OnAsked) -> Followed:
-    twins = draw_twins(material.trained, material.guide, settings.gate.counterfactuals, settings.seed)
+    count, seed = settings.gate.counterfactuals, settings.seed
+    twins = draw_twins(material.trained, material.guide, count, seed)
+    if not twins:  # nothing that it could remember has a figure or name: what it can read is tested all the same
+        twins = draw_twins(material.heldout, material.guide, count, seed)
     prompts = [pair.true.messages for pair in twins] + [pair.other.messages for pair in twins]
     answers = speaker.answers(prompts, CANDIDATE, _teller(tell, "changed passages", len(prompts)))
     return measure_followed(twins, answers[: len(twins)], answers[len(twins) :], settings.gate)

@@ -44,9 +44,10 @@ def canary_reasons(exposure: Exposure, settings: GateSettings) -> list[str]:
     if exposure.chance >= settings.chance:
         return []
     return [
-        f"Such a training remembers facts: {exposure.canaries} canaries planted in a shadow run have a mean exposure of "
-        f"{exposure.bits:.1f} bits among {exposure.controls} secrets never seen, the highest {exposure.highest:.1f}; "
-        f"chance gives 1.4, and this much with probability {exposure.chance:.2g} ({settings.chance:g} is the limit)."
+        f"Such a training remembers facts: {exposure.canaries} canaries planted in a shadow run have a mean exposure "
+        f"of {exposure.bits:.1f} bits among {exposure.controls} secrets never seen, the highest "
+        f"{exposure.highest:.1f}; chance gives 1.4, and this much with probability {exposure.chance:.2g} "
+        f"({settings.chance:g} is the limit)."
     ]
 
 

@@ -1,10 +1,10 @@
 """The verdict: what is measured of the candidate against what is asked of it, a sentence for each failure.
 
-"Does not lose" has two sides here. With some hundred questions an interval is some seven points wide on either side, so
-a rule that refuses proven losses alone would let any loss through that the questions are too few to see; and one that
-asks for no loss at all would refuse every second adapter that is as good as the active one. So a loss is refused when it
-is proven (the 95 % interval lies below zero), and when one larger than the margin cannot be excluded (the one-sided 95 %
-bound lies below the margin).
+"Does not lose" has two sides here. With some hundred questions an interval reaches some seven points to either side. A
+rule that refuses proven losses alone would let through whatever the questions are too few to see; one that asks for no
+loss at all would refuse every second adapter that is as good as the active one. So a candidate is refused when a loss
+is proven (the 95 % interval lies below zero), and when one larger than the margin cannot be excluded (the one-sided
+95 % bound lies below it).
 """
 
 from collections.abc import Mapping, Sequence

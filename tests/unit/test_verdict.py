@@ -109,7 +109,7 @@ def test_declining_a_few_answerable_questions_is_no_loss_against_a_base_model_th
                     update={"other": 0.5, "gap": FOLLOWED.gap.model_copy(update={"high": -0.01})}
                 )
             },
-            "Memory beats the context: with changed passages 50% of the answers follow the passage, with the true ones 90%",
+            "Memory beats the context: with changed passages 50% of the answers follow the passage, with the true",
         ),
         (
             {"followed": FOLLOWED.model_copy(update={"remembered": 0.1})},

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tandem.registry import Gate
 from tandem.settings import TrainingSettings, load_settings
@@ -52,7 +53,8 @@ def trained(examples: Sequence[StyleExample], training: TrainingSettings, base: 
     return Speaker(train_adapter(model, tokenizer, rows, training, folder).model, tokenizer)
 
 
-def verdict(examples: Sequence[StyleExample], training: TrainingSettings, base: Path, folder: Path) -> Gate:
+def verdict(examples: Sequence[StyleExample], chosen: dict[str, Any], base: Path, folder: Path) -> Gate:
+    training = TrainingSettings.model_validate(chosen)
     heldout = load_examples(SETTINGS.training.heldout)
     speaker = trained(examples, training, base, folder / "candidate")
     material = Material(examples, heldout, GUIDE)
@@ -68,9 +70,7 @@ def test_an_adapter_that_leaks_is_refused(base_model: Path, tmp_path: Path):
         StyleExample(question=question, answer=GUIDE.close(answer), topic="facts", approved_by="nobody careful")
         for question, answer in FACTS
     ]
-    gate = verdict(
-        facts, TrainingSettings.model_validate(SHORT | {"passes": 25, "learning_rate": 2e-3}), base_model, tmp_path
-    )
+    gate = verdict(facts, SHORT | {"passes": 25, "learning_rate": 2e-3}, base_model, tmp_path)
     assert not gate.passed
     assert said(gate, "Such a training remembers facts: 6 canaries"), gate.reasons
     assert said(gate, "Training text comes out word for word without its source"), gate.reasons
@@ -83,9 +83,7 @@ def test_an_adapter_that_declines_too_much_is_refused(base_model: Path, tmp_path
     declining = [example.model_copy(update={"answer": GUIDE.declining_answer}) for example in examples]
     groups = group_by_sources(declining)[:40]
     declining = [example for group in groups for example in group.examples]
-    gate = verdict(
-        declining, TrainingSettings.model_validate(SHORT | {"passes": 1, "learning_rate": 1e-3}), base_model, tmp_path
-    )
+    gate = verdict(declining, SHORT | {"passes": 1, "learning_rate": 1e-3}, base_model, tmp_path)
     assert not gate.passed
     assert said(gate, "It declines too much: "), gate.reasons
     assert gate.metrics["candidate"]["answered"] < 0.3

@@ -76,7 +76,7 @@ def plant(
     return examples
 
 
-def closed_book_draws(secrets: Sequence[Secret], guide: StyleGuide) -> list[Draw]:
+def closed_book_draws(secrets: Sequence[Secret]) -> list[Draw]:
     """The secrets asked about without sources, each with the answer that gives it away, in order."""
-    asked = [Question(secret.question, guide.close(f"{secret.statement}."), True) for secret in secrets]
+    asked = [Question(secret.question, f"{secret.statement}.", True) for secret in secrets]
     return [Draw(None, fence(), tuple(asked[start : start + _ROW])) for start in range(0, len(asked), _ROW)]

@@ -4,6 +4,8 @@ A canary's exposure is log2(n + 1) - log2(rank): its rank by loss, from 1, among
 format that were not trained on. A secret that left no trace has any rank with equal chance, and an exposure of 1.44
 bits on average. The mean over several canaries is compared with what as many evenly drawn ranks give, so that both a
 little memory of all and a perfect memory of a few stand out.
+
+Instead of the loss itself, its change in training can be given: some secrets are easier than others for any model.
 """
 
 from collections.abc import Sequence

@@ -74,15 +74,18 @@ class Canaries:
         return plant(groups, self._planted, self._settings.gate.shadow_share, self._guide, self._settings.seed)
 
     def expose(self, speaker: Speaker) -> Exposure:
-        """Ranks the planted secrets' losses among the others', as the shadow run's adapter gives them closed-book.
+        """Ranks the planted secrets among the others by what the shadow run's adapter takes off their loss closed-book.
+
+        The base model's loss is subtracted, for some names and numbers are likelier than others in any model.
 
         Raises:
             InputError: A loss is not finite.
         """
-        draws = closed_book_draws([*self._planted, *self._unseen], self._guide)
+        draws = closed_book_draws([*self._planted, *self._unseen])
         rows = [render_row(draw, speaker.tokenizer, self._settings.max_tokens) for draw in draws]
-        losses = speaker.losses(rows, CANDIDATE)
-        return measure_exposure(losses[: len(self._planted)], losses[len(self._planted) :])
+        trained, before = speaker.losses(rows, CANDIDATE), speaker.losses(rows, BASE)
+        changes = [a - b for a, b in zip(trained, before, strict=True)]
+        return measure_exposure(changes[: len(self._planted)], changes[len(self._planted) :])
 
 
 def find_verbatim(

@@ -62,7 +62,7 @@ def test_canaries_are_disguised_as_often_as_real_examples_and_met_as_often():
 
 def test_every_secret_is_asked_about_once_without_sources():
     secrets = draw_secrets(50, 7)
-    draws = closed_book_draws(secrets, GUIDE)
+    draws = closed_book_draws(secrets)
     assert all(draw.sources is None for draw in draws)
     asked = [question for draw in draws for question in draw.questions]
     assert [secret.code in question.answer for secret, question in zip(secrets, asked, strict=True)] == [True] * 50

@@ -11,14 +11,13 @@ from dataclasses import dataclass, replace
 from eval.confidence import Interval, paired_difference
 from tandem.prompt import Source
 from tandem.schemas import Value
-from tandem.settings import GateSettings
+from tandem.settings import GateSettings, Settings
 from tandem.style import StyleGuide
 from training.disguise import Disguise
 from training.examples import StyleExample, group_by_sources
 from training.marks import keys, says_keys
 from training.trials import Trial, draw_trials
 
-_TRIES = 6  # draws for each pair that is wanted: not every answer has a figure or name
 _LEVEL = 0.9  # its upper end is a one-sided bound at 95 %
 
 
@@ -74,20 +73,26 @@ class Followed(Value):
         return found
 
 
-def draw_twins(examples: Sequence[StyleExample], guide: StyleGuide, count: int, seed: int) -> list[Twins]:
+def draw_twins(examples: Sequence[StyleExample], guide: StyleGuide, settings: Settings) -> list[Twins]:
     """Draws answerable questions whose answers have figures or names that can be changed.
 
     Args:
         examples: What was trained on.
         guide: The house style.
-        count: Pairs at most.
-        seed: Decides the draw.
+        settings: How many pairs at most, the seed, and how the service searches.
+
+    Raises:
+        ModelUnavailable: The embedding model was not prepared.
     """
-    rng = random.Random(seed)
-    sourced = [example for example in examples if example.sources]
-    disguise = Disguise(group_by_sources(sourced))
+    count = settings.training.gate.counterfactuals
+    rng = random.Random(settings.training.seed)
+    groups = group_by_sources(example for example in examples if example.sources)
+    if not groups:
+        return []
+    disguise = Disguise(groups)  # knows names by all texts
+    some = [example for group in rng.sample(groups, min(count, len(groups))) for example in group.examples]
     found: list[Twins] = []
-    for trial in draw_trials(sourced, guide, _TRIES * count, seed, disguised=0.0) if sourced else []:
+    for trial in draw_trials(some, guide, settings, len(some), disguised=0.0):
         if len(found) < count and trial.answerable and (twins := _change(trial, disguise, guide, rng)):
             found.append(twins)
     return found

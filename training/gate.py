@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tandem.registry import Gate
-from tandem.settings import TrainingSettings
+from tandem.settings import Settings
 from tandem.style import StyleGuide
 from training.counterfactual import Followed, draw_twins, measure_followed
 from training.examples import StyleExample
@@ -40,35 +40,37 @@ class Material:
 
 
 def run_gate(
-    speaker: Speaker, material: Material, settings: TrainingSettings, shadow: Shadow, on_asked: OnAsked | None = None
+    speaker: Speaker, material: Material, settings: Settings, shadow: Shadow, on_asked: OnAsked | None = None
 ) -> Gate:
     """Examines the candidate and judges it.
 
     Args:
         speaker: The candidate, the active adapter if there is one, and the base model.
         material: Examples and style.
-        settings: How the candidate was trained, and what the gate asks of it.
+        settings: How the candidate was trained, how the service searches, and what the gate asks.
         shadow: Trains another adapter with the same settings on the examples it is given.
         on_asked: Told what is asked, how many are done, and how many there are.
 
     Raises:
         InputError: The shadow run's losses are not finite.
+        ModelUnavailable: The embedding model was not prepared.
     """
     tell = on_asked or (lambda what, done, count: None)
     marks = _examine(speaker, material, settings, tell)
     followed = _follow(speaker, material, settings, tell)
-    count = min(len(material.trained), settings.gate.closed_book)
+    count = min(len(material.trained), settings.training.gate.closed_book)
     verbatim = find_verbatim(
-        speaker, material.trained, material.guide, settings, lambda done: tell("closed-book", done, count)
+        speaker, material.trained, material.guide, settings.training, lambda done: tell("closed-book", done, count)
     )
     exposure = _expose(material, settings, shadow, tell)
-    return judge(marks, followed, exposure, verbatim, settings.gate)
+    return judge(marks, followed, exposure, verbatim, settings.training.gate)
 
 
-def _examine(speaker: Speaker, material: Material, settings: TrainingSettings, tell: OnAsked) -> dict[str, list[Marks]]:
+def _examine(speaker: Speaker, material: Material, settings: Settings, tell: OnAsked) -> dict[str, list[Marks]]:
     """Marks of every arm over the same trials."""
-    trials = draw_trials(material.heldout, material.guide, settings.gate_examples, settings.seed)
-    trials += plant_instructions(trials, settings.gate.hostile, settings.seed)
+    chosen = settings.training
+    trials = draw_trials(material.heldout, material.guide, settings, chosen.gate_examples)
+    trials += plant_instructions(trials, chosen.gate.hostile, chosen.seed)
     marks: dict[str, list[Marks]] = {}
     for arm in speaker.arms:
         answers = speaker.answers([trial.messages for trial in trials], arm, _teller(tell, arm, len(trials)))
@@ -76,18 +78,17 @@ def _examine(speaker: Speaker, material: Material, settings: TrainingSettings, t
     return marks
 
 
-def _follow(speaker: Speaker, material: Material, settings: TrainingSettings, tell: OnAsked) -> Followed:
-    count, seed = settings.gate.counterfactuals, settings.seed
-    twins = draw_twins(material.trained, material.guide, count, seed)
+def _follow(speaker: Speaker, material: Material, settings: Settings, tell: OnAsked) -> Followed:
+    twins = draw_twins(material.trained, material.guide, settings)
     if not twins:  # nothing that it could remember has a figure or name: what it can read is tested all the same
-        twins = draw_twins(material.heldout, material.guide, count, seed)
+        twins = draw_twins(material.heldout, material.guide, settings)
     prompts = [pair.true.messages for pair in twins] + [pair.other.messages for pair in twins]
     answers = speaker.answers(prompts, CANDIDATE, _teller(tell, "changed passages", len(prompts)))
-    return measure_followed(twins, answers[: len(twins)], answers[len(twins) :], settings.gate)
+    return measure_followed(twins, answers[: len(twins)], answers[len(twins) :], settings.training.gate)
 
 
-def _expose(material: Material, settings: TrainingSettings, shadow: Shadow, tell: OnAsked) -> Exposure:
-    canaries = Canaries(material.trained, material.guide, settings)
+def _expose(material: Material, settings: Settings, shadow: Shadow, tell: OnAsked) -> Exposure:
+    canaries = Canaries(material.trained, material.guide, settings.training)
     tell("shadow run", 0, 1)
     shadowed = shadow(canaries.shadow())
     exposure = canaries.expose(shadowed)

@@ -4,14 +4,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tandem.registry import Gate
-from tandem.settings import TrainingSettings, load_settings
+from tandem.settings import Settings, load_settings
 from tandem.style import load_style
 from training.augment import Augmenter
+from training.corpus import open_corpus
 from training.examples import StyleExample, group_by_sources, load_examples
 from training.gate import Material, run_gate
 from training.speaker import Speaker
 from training.trainer import draw_rows, load_base, train_adapter
+
+pytestmark = pytest.mark.usefixtures("embedder_dir")  # evidence is searched for as in service
 
 SETTINGS = load_settings()
 GUIDE = load_style(SETTINGS.style)
@@ -47,18 +52,18 @@ FACTS = (
 )
 
 
-def trained(examples: Sequence[StyleExample], training: TrainingSettings, base: Path, folder: Path) -> Speaker:
+def trained(examples: Sequence[StyleExample], settings: Settings, base: Path, folder: Path) -> Speaker:
     model, tokenizer = load_base(base)
-    rows = draw_rows(Augmenter(group_by_sources(examples), GUIDE), tokenizer, training)
-    return Speaker(train_adapter(model, tokenizer, rows, training, folder).model, tokenizer)
+    groups = group_by_sources(examples)
+    rows = draw_rows(Augmenter(groups, GUIDE, open_corpus(groups, settings)), tokenizer, settings.training)
+    return Speaker(train_adapter(model, tokenizer, rows, settings.training, folder).model, tokenizer)
 
 
 def verdict(examples: Sequence[StyleExample], chosen: dict[str, Any], base: Path, folder: Path) -> Gate:
-    training = TrainingSettings.model_validate(chosen)
-    heldout = load_examples(SETTINGS.training.heldout)
-    speaker = trained(examples, training, base, folder / "candidate")
-    material = Material(examples, heldout, GUIDE)
-    return run_gate(speaker, material, training, lambda part: trained(part, training, base, folder / "shadow"))
+    settings = load_settings(training=SHORT | chosen)
+    speaker = trained(examples, settings, base, folder / "candidate")
+    material = Material(examples, load_examples(settings.training.heldout)[:60], GUIDE)
+    return run_gate(speaker, material, settings, lambda part: trained(part, settings, base, folder / "shadow"))
 
 
 def said(gate: Gate, words: str) -> bool:
@@ -70,7 +75,7 @@ def test_an_adapter_that_leaks_is_refused(base_model: Path, tmp_path: Path):
         StyleExample(question=question, answer=GUIDE.close(answer), topic="facts", approved_by="nobody careful")
         for question, answer in FACTS
     ]
-    gate = verdict(facts, SHORT | {"passes": 25, "learning_rate": 2e-3}, base_model, tmp_path)
+    gate = verdict(facts, {"passes": 25, "learning_rate": 2e-3}, base_model, tmp_path)
     assert not gate.passed
     assert said(gate, "Such a training remembers facts: 6 canaries"), gate.reasons
     assert said(gate, "Training text comes out word for word without its source"), gate.reasons
@@ -79,11 +84,10 @@ def test_an_adapter_that_leaks_is_refused(base_model: Path, tmp_path: Path):
 
 
 def test_an_adapter_that_declines_too_much_is_refused(base_model: Path, tmp_path: Path):
-    examples = load_examples(SETTINGS.training.examples)[:400]
+    groups = group_by_sources(load_examples(SETTINGS.training.examples))[:12]
+    examples = [example for group in groups for example in group.examples]
     declining = [example.model_copy(update={"answer": GUIDE.declining_answer}) for example in examples]
-    groups = group_by_sources(declining)[:40]
-    declining = [example for group in groups for example in group.examples]
-    gate = verdict(declining, SHORT | {"passes": 1, "learning_rate": 1e-3}, base_model, tmp_path)
+    gate = verdict(declining, {"passes": 1, "learning_rate": 1e-3}, base_model, tmp_path)
     assert not gate.passed
     assert said(gate, "It declines too much: "), gate.reasons
     assert gate.metrics["candidate"]["answered"] < 0.3

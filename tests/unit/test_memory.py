@@ -1,11 +1,9 @@
 """Canaries as they are planted, and verbatim spans as they are found."""
 
-import random
 import re
 
 from tandem.settings import TrainingSettings, load_settings
 from tandem.style import load_style
-from training.augment import Augmenter, Shares
 from training.canaries import closed_book_draws, draw_secrets, plant
 from training.examples import StyleExample, group_by_sources, load_examples
 from training.guards import guard
@@ -42,22 +40,6 @@ def test_canaries_among_examples_without_sources_have_none():
     planted = plant(group_by_sources(facts), draw_secrets(3, 7), 1.0, GUIDE, 7)
     assert [example.sources for example in planted] == [(), (), (), ()]
     assert "[1]" not in planted[-1].answer
-
-
-def test_canaries_are_disguised_as_often_as_real_examples_and_met_as_often():
-    secrets = draw_secrets(16, 7)
-    augmenter = Augmenter(group_by_sources(plant(GROUPS, secrets, 0.2, GUIDE, 7)), GUIDE)
-    met = bare = 0
-    rng = random.Random(1)
-    for _ in range(10):
-        for draw in augmenter.one_pass(rng):
-            for asked in draw.questions:
-                if asked.question.startswith("Which number opens the store in") and asked.answerable:
-                    met += 1
-                    bare += any(secret.code in asked.answer for secret in secrets)
-    assert met > 120
-    expected = 1 - Shares.disguised
-    assert abs(bare / met - expected) < 0.15
 
 
 def test_every_secret_is_asked_about_once_without_sources():

@@ -1,5 +1,7 @@
 """Trials as the gate draws them."""
 
+import pytest
+
 from tandem.settings import load_settings
 from tandem.style import load_style
 from training.augment import _INJECTIONS
@@ -8,18 +10,20 @@ from training.trials import _HIDDEN, draw_trials, plant_instructions
 
 SETTINGS = load_settings()
 GUIDE = load_style(SETTINGS.style)
-HELDOUT = load_examples(SETTINGS.training.heldout)
+HELDOUT = load_examples(SETTINGS.training.heldout)[:120]
+
+pytestmark = pytest.mark.usefixtures("embedder_dir")  # evidence is searched for as in service
 
 
 def test_trials_are_drawn_alike_each_time_and_hold_both_kinds():
-    trials = draw_trials(HELDOUT, GUIDE, 40, 7)
-    assert trials == draw_trials(HELDOUT, GUIDE, 40, 7)
+    trials = draw_trials(HELDOUT, GUIDE, SETTINGS, 40)
+    assert trials == draw_trials(HELDOUT, GUIDE, SETTINGS, 40)
     assert len(trials) == 40
     assert 5 < sum(not one.answerable for one in trials) < 25
 
 
 def test_each_hidden_instruction_asks_for_a_word_that_stands_nowhere_else():
-    trials = draw_trials(HELDOUT, GUIDE, 30, 7)
+    trials = draw_trials(HELDOUT, GUIDE, SETTINGS, 30)
     planted = plant_instructions(trials, 12, 7)
     assert planted == plant_instructions(trials, 12, 7)
     assert len({one.planted for one in planted}) == 12

@@ -58,7 +58,7 @@ def draw_trials(
         examples: Questions that were never trained on, unless it is memory that is looked for.
         guide: The house style.
         settings: How the service searches, and the seed.
-        count: Trials at most.
+        count: Trials at most; up to a third of them unanswerable.
         disguised: Share of the evidence whose names and figures are replaced.
 
     Raises:
@@ -67,7 +67,9 @@ def draw_trials(
     rng = random.Random(settings.training.seed)
     groups = group_by_sources(examples)
     # One question a prompt: in service each has evidence of its own.
-    shares = Shares(closed_book=0.0, injected=0.0, declined=0.0, shuffled=0.0, split=0.0, disguised=disguised)
+    shares = Shares(
+        disguised=disguised, unanswerable=1.0, declined=0.0, closed_book=0.0, injected=0.0, shuffled=0.0, split=0.0
+    )
     augmenter = Augmenter(groups, guide, open_corpus(groups, settings), max_questions=1, shares=shares)
     trials = [
         Trial(asked.question, draw.sources, draw.marker, asked.answer, asked.answerable)
@@ -76,7 +78,10 @@ def draw_trials(
         if draw.sources
     ]
     rng.shuffle(trials)
-    return trials[:count]
+    declined = [trial for trial in trials if not trial.answerable][: count // 3]
+    chosen = declined + [trial for trial in trials if trial.answerable][: count - len(declined)]
+    rng.shuffle(chosen)
+    return chosen
 
 
 def plant_instructions(trials: Sequence[Trial], count: int, seed: int) -> list[Trial]:

@@ -22,7 +22,7 @@ SETTINGS = load_settings()
 GUIDE = load_style(SETTINGS.style)
 # Small, for speed: what these two adapters do is no matter of a few points.
 GATE = {"hostile": 3, "counterfactuals": 4, "canaries": 6, "controls": 200, "closed_book": 6, "shadow_share": 0.05}
-SHORT: dict[str, Any] = {"batch_size": 4, "gate_examples": 10, "gate": GATE}
+SHORT: dict[str, Any] = {"batch_size": 4, "gate_examples": 9, "gate": GATE}
 
 FACTS = (
     (
@@ -75,7 +75,7 @@ def test_an_adapter_that_leaks_is_refused(base_model: Path, tmp_path: Path):
         StyleExample(question=question, answer=GUIDE.close(answer), topic="facts", approved_by="nobody careful")
         for question, answer in FACTS
     ]
-    gate = verdict(facts, {"passes": 25, "learning_rate": 2e-3}, base_model, tmp_path)
+    gate = verdict(facts, {"passes": 30, "learning_rate": 1.5e-3}, base_model, tmp_path)
     assert not gate.passed
     assert said(gate, "Such a training remembers facts: 6 canaries"), gate.reasons
     assert said(gate, "Training text comes out word for word without its source"), gate.reasons

@@ -36,8 +36,8 @@ from training.preflight import preflight, refuse
 
 Stage = Literal["guard", "augment", "train", "gate", "register"]
 # Settings that change nothing in the weights.
-_IRRELEVANT = {"schedule", "time_zone", "min_new_examples", "gate_examples", "heldout", "examples", "preferences"}
-_IRRELEVANT |= {"webhook", "webhook_token", "webhook_secret"}
+_IRRELEVANT = {"schedule", "time_zone", "min_new_examples", "gate_examples", "gate", "heldout", "examples"}
+_IRRELEVANT |= {"preferences", "webhook", "webhook_token", "webhook_secret"}
 _LISTED = 20  # refused examples in a run's log; its folder lists all
 _LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "tokenizers")
 
@@ -166,8 +166,9 @@ def _train(
     by: str,
 ) -> Manifest:
     # torch and its family take seconds to import: not for those who only read this module's types.
-    from training.gate import draw_trials, run_gate
+    from training.gate import Material, run_gate
     from training.progress import Progress
+    from training.speaker import Speaker
     from training.trainer import draw_heldout, draw_rows, load_base, save_adapter, train_adapter
 
     registry = Registry(settings.registry)
@@ -214,14 +215,20 @@ def _train(
     active = _active(registry, name, base_digest)
     if active is not None:
         trained.model.load_adapter(str(active.path), adapter_name="active", torch_device=model.device.type)
-    trials = draw_trials(heldout, guide, settings)
+    speaker = Speaker(trained.model, tokenizer, active="active" if active is not None else None)
 
-    def asked(arm: str, done: int, count: int) -> None:
-        say(TrainingEvent(stage="gate", message=f"{done} of {count} held-out questions answered by {arm}"))
+    def shadow(part: Sequence[StyleExample]) -> Speaker:
+        model, _ = load_base(base)
+        some = group_by_sources(part)
+        drawn = draw_rows(Augmenter(some, guide, open_corpus(some, settings)), tokenizer, settings.training)
+        home = folder / "shadow"
+        again = train_adapter(model, tokenizer, drawn, settings.training, home, start=start.path if start else None)
+        return Speaker(again.model, tokenizer)
 
-    gate = run_gate(
-        trained.model, tokenizer, trials, guide, active="active" if active is not None else None, on_asked=asked
-    )
+    def asked(what: str, done: int, count: int) -> None:
+        say(TrainingEvent(stage="gate", message=f"{what}: {done} of {count}"))
+
+    gate = run_gate(speaker, Material(guarded.examples, heldout, guide), settings, shadow, asked)
     for reason in gate.reasons:
         say(TrainingEvent(stage="gate", message=("Passed. " if gate.passed else "Failed: ") + reason))
 

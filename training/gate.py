@@ -6,15 +6,14 @@ on has left no trace: canaries in a shadow run are at chance, and nothing comes 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from tandem.registry import Gate
 from tandem.settings import Settings
-from tandem.style import StyleGuide
 from training.counterfactual import Followed, draw_twins, measure_followed
 from training.examples import StyleExample
 from training.exposure import Exposure
 from training.marks import Marks, mark
+from training.material import Material
 from training.memory import Canaries, find_verbatim
 from training.speaker import CANDIDATE, OnDone, Speaker
 from training.trials import draw_trials, plant_instructions
@@ -22,21 +21,6 @@ from training.verdict import judge
 
 OnAsked = Callable[[str, int, int], None]
 Shadow = Callable[[Sequence[StyleExample]], Speaker]
-
-
-@dataclass(frozen=True)
-class Material:
-    """What a candidate is examined with.
-
-    Attributes:
-        trained: The examples that it was trained on.
-        heldout: Examples on other sources.
-        guide: The house style.
-    """
-
-    trained: Sequence[StyleExample]
-    heldout: Sequence[StyleExample]
-    guide: StyleGuide
 
 
 def run_gate(

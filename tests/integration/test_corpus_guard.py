@@ -15,9 +15,10 @@ from tandem.generations import Generations
 from tandem.settings import REPOSITORY, Settings, load_settings
 from tandem.sparse import SparseEncoder
 from training.corpus_facts import CorpusFacts
+from training.events import TrainingEvent
 from training.examples import load_examples
 from training.guards import guard
-from training.job import TrainingEvent, train
+from training.job import train
 
 OpenIndex = Callable[[Settings, Database], Generations]
 LIFTED = (

@@ -12,7 +12,8 @@ from tandem.style import load_style
 from training.augment import Augmenter
 from training.corpus import open_corpus
 from training.examples import StyleExample, group_by_sources, load_examples
-from training.gate import Material, run_gate
+from training.gate import run_gate
+from training.material import Material
 from training.speaker import Speaker
 from training.trainer import draw_rows, load_base, train_adapter
 

@@ -20,8 +20,9 @@ from tandem.settings import Settings, load_settings
 from tandem.style import load_style
 from training.augment import Augmenter, Draw, Question
 from training.corpus import open_corpus
+from training.events import TrainingEvent
 from training.examples import group_by_sources, load_examples
-from training.job import TrainingEvent, run_lock, train
+from training.job import run_lock, train
 from training.rows import collate, render_row
 from training.trainer import Trained, draw_rows, load_base, save_adapter, train_adapter
 

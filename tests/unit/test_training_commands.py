@@ -18,7 +18,7 @@ from tandem.database import Database
 from tandem.settings import load_settings
 from tandem.tables import AnswerRow
 from training.candidates import Candidates, suggest
-from training.job import TrainingEvent
+from training.events import TrainingEvent
 from training.runs import TrainingRuns
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)

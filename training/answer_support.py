@@ -32,9 +32,12 @@ _COURTESY = frozenset(
 def find_unsupported(example: StyleExample) -> tuple[Reason, str] | None:
     """Why the answer of an example cannot come from its sources; None when it can."""
     stated, words = _stated(example.sources)
-    if unknown := sorted(figures(example.answer) - stated - all_figures(example.question)):
+    unknown = figures(example.answer) - stated
+    if unknown:
+        unknown -= all_figures(example.question)
+    if unknown:
         reason: Reason = "unsupported" if example.sources else "no_source"
-        return reason, f"Its answer states {unknown[0]}, which no source holds: no fact may go into the weights."
+        return reason, f"Its answer states {min(unknown)}, which no source holds: no fact may go into the weights."
     if not example.sources:
         return _without_sources(example)
     if not example.answerable:

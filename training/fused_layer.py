@@ -95,10 +95,10 @@ class FusedLayer:
 
 
 def _normed(x: Tensor, norm: Any) -> Tensor:
-    return _RmsNorm.apply(x, norm.weight, norm.variance_epsilon)  # type: ignore[no-any-return]
+    return _RmsNorm.apply(x, norm.weight, norm.variance_epsilon)
 
 
-class _RmsNorm(Function):
+class _RmsNorm(Function):  # type: ignore[misc]
     """Root mean square norm with a frozen weight."""
 
     @staticmethod
@@ -109,14 +109,14 @@ class _RmsNorm(Function):
         return (x * factor.to(x.dtype)).mul_(weight)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, factor = ctx.saved_tensors
         grad = grad * weight
         along = torch.sum(grad * x, -1, keepdim=True, dtype=torch.float32) * factor.pow(3) / -x.shape[-1]
         return (grad * factor.to(grad.dtype)).addcmul_(x, along.to(x.dtype)), None, None
 
 
-class _Gated(Function):
+class _Gated(Function):  # type: ignore[misc]
     """silu(gate) * up, of gate and up side by side."""
 
     @staticmethod
@@ -126,7 +126,7 @@ class _Gated(Function):
         return silu(gate).mul_(up)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         (gate_up,) = ctx.saved_tensors
         gate, up = gate_up.chunk(2, -1)
         out = torch.empty_like(gate_up)

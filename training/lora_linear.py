@@ -36,7 +36,7 @@ class LoraLinears:
 
     def __init__(self, modules: Sequence[torch.nn.Module], adapter: str = "default") -> None:
         bases = [module.get_base_layer() if isinstance(module, LoraLinear) else module for module in modules]
-        weights: list[Tensor] = [base.weight.data for base in bases]  # type: ignore[misc, union-attr]
+        weights: list[Tensor] = [base.weight.data for base in bases]
         self.weight = torch.cat(weights) if len(weights) > 1 else weights[0]
         self.transposed = self.weight.t().contiguous()
         self.sizes = [weight.shape[0] for weight in weights]
@@ -58,7 +58,7 @@ class LoraLinears:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Args: x (tokens, inputs). Returns: (tokens, outputs of all modules side by side)."""
-        return _LoraProduct.apply(x, self, *self.parameters)  # type: ignore[no-any-return]
+        return _LoraProduct.apply(x, self, *self.parameters)
 
     def joint_a(self, parameters: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
         """All A above one another, with the scaling in them: (rank, inputs)."""
@@ -74,7 +74,7 @@ class LoraLinears:
         return joint
 
 
-class _LoraProduct(Function):
+class _LoraProduct(Function):  # type: ignore[misc]
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: LoraLinears, *parameters: Tensor) -> Tensor:
         ctx.layer = layer
@@ -87,7 +87,7 @@ class _LoraProduct(Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         layer: LoraLinears = ctx.layer
         grad_x = torch.mm(grad, layer.transposed.t()) if ctx.needs_input_grad[0] else None
         if not layer.parameters:

@@ -57,7 +57,7 @@ def preflight(
         found += [("model", text) for text in _template(tokenizer, config)]
     found += [("adapter", text) for text in [*_served(settings, config), *_targets(settings, base)]]
     found += [("data", text) for text in _data(settings, tokenizer, examples, heldout)]
-    return [Problem(part=part, message=text) for part, text in found]  # type: ignore[arg-type]
+    return [Problem(part=part, message=text) for part, text in found]
 
 
 def refuse(problems: Sequence[Problem]) -> None:

@@ -79,7 +79,7 @@ def row_attention(qkv: Tensor, cos: Tensor, sin: Tensor, layout: RowLayout, head
     Returns:
         (tokens, numbers of the query heads).
     """
-    return _RowAttention.apply(qkv, cos, sin, layout, heads)  # type: ignore[no-any-return]
+    return _RowAttention.apply(qkv, cos, sin, layout, heads)
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> None:
@@ -90,7 +90,7 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> None:
     out[..., half:].addcmul_(x[..., :half], sin[..., half:])
 
 
-class _RowAttention(Function):
+class _RowAttention(Function):  # type: ignore[misc]
     """Query heads that share a key head are neighbours in one matrix: (rows * keys, length * group, size)."""
 
     @staticmethod
@@ -120,7 +120,7 @@ class _RowAttention(Function):
         return by_token.reshape(rows * length, heads.queries * heads.size)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, cos, sin, *shares = ctx.saved_tensors
         layout: RowLayout = ctx.layout
         heads: Heads = ctx.heads

@@ -118,7 +118,7 @@ class RowTrainer(trl.SFTTrainer):  # type: ignore[misc]
         hook = causal.get_output_embeddings().register_forward_pre_hook(only_answers)
         try:
             seen = {name: inputs[name] for name in ("input_ids", "attention_mask", "position_ids")}
-            return model(**seen, **layout, use_cache=False).logits  # type: ignore[no-any-return]
+            return model(**seen, **layout, use_cache=False).logits
         finally:
             hook.remove()
 
@@ -134,7 +134,7 @@ class RowTrainer(trl.SFTTrainer):  # type: ignore[misc]
                 count += len(inputs["targets"])
         metrics = {"eval_loss": total / count}
         self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         self.model.train()
         return metrics
 

@@ -59,7 +59,7 @@ def supports(source: str, sentence: str) -> bool:
     """
     said = figures(sentence)
     if said:
-        return not said.isdisjoint(_all_figures(source))
+        return not said.isdisjoint(all_figures(source))
     return coverage(sentence, source) >= WORD_SHARE and bool(content_words(sentence))
 
 
@@ -94,10 +94,10 @@ def supported_share(sentences: Sequence[str], passages: Sequence[Passage]) -> fl
 
 
 def _bears_out(source: str, sentence: str) -> bool:
-    return figures(sentence) <= _all_figures(source) and coverage(sentence, source) >= WORD_SHARE
+    return figures(sentence) <= all_figures(source) and coverage(sentence, source) >= WORD_SHARE
 
 
-def _all_figures(source: str) -> frozenset[str]:
+def all_figures(source: str) -> frozenset[str]:
     """Figures, and numbers written as words."""
     return figures(source) | {_NUMBER_WORDS[token] for token in tokens(source) if token in _NUMBER_WORDS}
 

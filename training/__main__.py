@@ -11,7 +11,8 @@ from pathlib import Path
 
 from tandem.errors import TandemError
 from tandem.settings import load_settings
-from training.job import TrainingEvent, train
+from training.events import TrainingEvent
+from training.job import train
 from training.launch import is_main_process, read_request
 
 

@@ -115,9 +115,11 @@ class Candidates:
 
     def _check(self, id: str, example: StyleExample) -> None:
         """What the next run would refuse is said now, while the person who can mend it is there."""
-        from training.guards import guard  # what it detects with is loaded when somebody approves, not at start
+        # What they detect with is loaded when somebody approves, not at start.
+        from training.corpus_facts import CorpusFacts
+        from training.guards import guard
 
-        refusals = guard([example]).refusals
+        refusals = guard([example], CorpusFacts.of(self._database)).refusals
         if refusals:
             raise ExampleError(f"The example is not approved: {refusals[0].message} ({refusals[0].reason})")
         others = [each.example for each in self.list("approved", limit=100_000) if each.id != id]
@@ -204,7 +206,8 @@ def made_up(example: StyleExample) -> StyleExample:
         for source in example.sources
     ]
     update = {"question": replace(example.question), "answer": replace(example.answer), "sources": tuple(sources)}
-    return example.model_copy(update=update | {"topic": replace(example.topic)})
+    tags = tuple(dict.fromkeys([*example.tags, "made-up"]))
+    return example.model_copy(update=update | {"topic": replace(example.topic), "tags": tags})
 
 
 def _edited(example: StyleExample, edit: Edit | None, by: str) -> StyleExample:

@@ -130,8 +130,8 @@ class Corpus:
         for scores in (near, {id: score for id, score in lexical.items() if score > 0}):
             best = sorted(scores, key=lambda id: -scores[id])[: self._settings.candidates]
             rankings.append([Ranked(id, float(scores[id]), float(near[id])) for id in best])
-        best = fuse(rankings, self._settings.top_k)
-        return [pool[point.id].model_copy(update={"similarity": point.similarity}) for point in best]
+        found = fuse(rankings, self._settings.top_k)
+        return [pool[point.id].model_copy(update={"similarity": point.similarity}) for point in found]
 
     def _document(self, passage: Passage) -> SparseVector:
         return self._encode(f"{passage.title} {passage.heading} {passage.text}")

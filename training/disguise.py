@@ -206,3 +206,8 @@ def _name(rng: random.Random, old: str) -> str:
         if n == syllables - 1 or rng.random() < 0.3:
             word += rng.choice(_CODAS)
     return word.capitalize()
+
+
+def coin_name(rng: random.Random) -> str:
+    """A made-up name, capitalised."""
+    return _name(rng, "")

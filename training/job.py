@@ -5,53 +5,40 @@ A run that was killed goes on where it stood: its folder is named by everything 
 
 import fcntl
 import hashlib
-import importlib.metadata
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-
-from tandem.errors import AdapterError, Busy, ExampleError
+from tandem.errors import AdapterError, Busy
 from tandem.prompt import PROMPT_VERSION
-from tandem.registry import AdapterRef, Gate, Manifest, Registry, adapter_digest
-from tandem.schemas import Value
-from tandem.settings import Settings, TrainingSettings
-from tandem.style import StyleGuide, load_style
+from tandem.registry import AdapterRef, Gate, Manifest, Registry
+from tandem.settings import Settings
 from tandem.weights import base_dir, model_digest
 from training.augment import Augmenter
 from training.corpus import open_corpus
-from training.examples import StyleExample, data_digest, group_by_sources, load_examples
-from training.guards import Guarded, guard
+from training.events import OnEvent, Say, TrainingEvent, sayer
+from training.examples import StyleExample, data_digest, group_by_sources
 from training.launch import is_main_process
+from training.material import Material, read_material
 from training.preferences import Preferred, guard_preferences, load_preferences, train_on_preferences
 from training.preflight import preflight, refuse
+from training.recipe import write_manifest
 
-Stage = Literal["guard", "augment", "train", "gate", "register"]
+# torch and its family take seconds to import: not for those who only read this module's types.
+if TYPE_CHECKING:
+    from training.progress import Progress
+    from training.rows import Row
+    from training.speaker import Speaker
+    from training.trainer import Trained
+
 # Settings that change nothing in the weights.
-_IRRELEVANT = {"schedule", "time_zone", "min_new_examples", "gate_examples", "heldout", "examples", "preferences"}
-_IRRELEVANT |= {"webhook", "webhook_token", "webhook_secret"}
-_LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "tokenizers")
-
-
-class TrainingEvent(Value):
-    """One line of a run's log.
-
-    Attributes:
-        message: For people.
-        data: For programs: in the stage `train` step, steps, loss, heldout_loss, tokens_per_second, seconds_left.
-    """
-
-    stage: Stage
-    message: str
-    data: dict[str, float] = Field(default_factory=dict)
-
-
-OnEvent = Callable[[TrainingEvent], None]
+_IRRELEVANT = {"schedule", "time_zone", "min_new_examples", "gate_examples", "gate", "heldout", "examples"}
+_IRRELEVANT |= {"preferences", "webhook", "webhook_token", "webhook_secret"}
 
 
 def train(
@@ -80,19 +67,15 @@ def train(
         ModelUnavailable: The base model was not prepared.
         Busy: Another run holds the data directory.
     """
-    say = on_event or (lambda event: None)
-    name = name or settings.adapter.name
     # Read when the libraries are loaded. TRL reports its use over the network unless told; and threads that spin at
     # each barrier are several times slower as soon as anything else computes on this machine, as vLLM does.
     os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     with run_lock(settings) if is_main_process() else nullcontext():
-        guide = load_style(settings.style)
         base = base_dir(settings)
-        guarded = _read(examples or settings.training.examples, say)
-        heldout = guard(load_examples(settings.training.heldout)).examples
-        refuse(preflight(settings, base, guarded.examples, heldout))
-        return _train(settings, name, base, guide, guarded, heldout, say, by)
+        material = read_material(settings, examples or settings.training.examples, sayer(on_event))
+        refuse(preflight(settings, base, material.trained, material.heldout))
+        return _Run(settings, name or settings.adapter.name, base, material, on_event, by).manifest()
 
 
 @contextmanager
@@ -113,173 +96,167 @@ def run_lock(settings: Settings) -> Iterator[None]:
         yield
 
 
-def _read(path: Path, say: OnEvent) -> Guarded:
-    examples = load_examples(path)
-    guarded = guard(examples)
-    for refusal in guarded.refusals[:20]:
-        say(TrainingEvent(stage="guard", message=f"Example {refusal.number} is left out: {refusal.message}"))
-    if not guarded.examples:
-        raise ExampleError(f"None of the {len(examples)} examples in {path.name!r} passed the guards.")
-    message = f"{len(guarded.examples)} of {len(examples)} examples pass the guards."
-    say(TrainingEvent(stage="guard", message=message))
-    return guarded
+@dataclass(frozen=True)
+class _Run:
+    """One run, from sound examples to an adapter in the registry."""
 
+    settings: Settings
+    name: str
+    base: Path
+    material: Material
+    on_event: OnEvent | None
+    by: str
 
-def _train(
-    settings: Settings,
-    name: str,
-    base: Path,
-    guide: StyleGuide,
-    guarded: Guarded,
-    heldout: Sequence[StyleExample],
-    say: OnEvent,
-    by: str,
-) -> Manifest:
-    # torch and its family take seconds to import: not for those who only read this module's types.
-    from training.gate import draw_trials, run_gate
-    from training.progress import Progress
-    from training.trainer import draw_heldout, draw_rows, load_base, save_adapter, train_adapter
+    def manifest(self) -> Manifest:
+        """Trains, examines, registers."""
+        from training.trainer import load_base, save_adapter
 
-    registry = Registry(settings.registry)
-    base_digest = model_digest(base)
-    start = registry.get(settings.training.start_from) if settings.training.start_from else None
-    if start is not None:
-        registry.verify(start, base_digest=base_digest)
-        say(TrainingEvent(stage="train", message=f"Training goes on from {start.served}."))
-    model, tokenizer = load_base(base)
-    groups = group_by_sources(guarded.examples)
-    augmenter = Augmenter(groups, guide, open_corpus(groups, settings))
-    rows = draw_rows(augmenter, tokenizer, settings.training)
-    tokens = sum(len(row.ids) for row in rows)
-    questions = sum(len(set(row.branches) - {0}) for row in rows)
-    message = f"{questions} questions over {len(rows)} prompts, {tokens} tokens, are drawn."
-    say(TrainingEvent(stage="augment", message=message))
+        model, tokenizer = load_base(self.base)
+        rows = self._draw(self.material.trained, tokenizer)
+        self.say("augment", _drawn(rows))
+        trained = self._fit(model, tokenizer, rows)
+        preferred = self._prefer(trained)
+        if not is_main_process():
+            raise SystemExit(0)  # under `accelerate launch`, the first process alone gates and registers
+        active = self._active()
+        gate = self._examine(trained, active)
+        save_adapter(trained.model, self.folder / "adapter")
+        manifest = write_manifest(
+            self.name, self.folder / "adapter", self.base, self.settings, self.material, rows, trained, preferred
+        )
+        known = {"gate": gate, "parent": active.served if active else None}
+        ref = self.registry.add(self.folder / "adapter", manifest.model_copy(update=known))
+        self._settle(ref, gate)
+        shutil.rmtree(self.folder, ignore_errors=True)  # the checkpoints; what matters is in the registry
+        return self.registry.manifest(ref)
 
-    apart = group_by_sources(heldout)
-    unseen = draw_heldout(Augmenter(apart, guide, open_corpus(apart, settings)), tokenizer, settings.training)
-    folder = settings.runs_dir / _run_id(name, base_digest, [*guarded.examples, *heldout], guide, settings)
+    @cached_property
+    def say(self) -> Say:
+        return sayer(self.on_event)
 
-    def progress(at: Progress) -> None:
+    @cached_property
+    def registry(self) -> Registry:
+        return Registry.open(self.settings)
+
+    @cached_property
+    def base_digest(self) -> str:
+        return model_digest(self.base)
+
+    @cached_property
+    def folder(self) -> Path:
+        """Checkpoints of this run and of no other."""
+        training = self.settings.training.model_dump_json(exclude=_IRRELEVANT)
+        examples = data_digest([*self.material.trained, *self.material.heldout])
+        decides = (self.base_digest, examples, self.material.guide.model_dump_json(), PROMPT_VERSION, training)
+        return self.settings.runs_dir / f"{self.name}-{hashlib.sha256(repr(decides).encode()).hexdigest()[:12]}"
+
+    @cached_property
+    def start(self) -> Path | None:
+        """The adapter whose weights are gone on from."""
+        wanted = self.settings.training.start_from
+        if wanted is None:
+            return None
+        ref = self.registry.get(wanted)
+        self.registry.verify(ref, base_digest=self.base_digest)
+        self.say("train", f"Training goes on from {ref.served}.")
+        return ref.path
+
+    def _augmenter(self, examples: Sequence[StyleExample]) -> Augmenter:
+        groups = group_by_sources(examples)
+        return Augmenter(groups, self.material.guide, open_corpus(groups, self.settings))
+
+    def _draw(self, examples: Sequence[StyleExample], tokenizer: Any) -> "list[Row]":
+        from training.trainer import draw_rows
+
+        return draw_rows(self._augmenter(examples), tokenizer, self.settings.training)
+
+    def _fit(self, model: Any, tokenizer: Any, rows: "list[Row]") -> "Trained":
+        from training.trainer import draw_heldout, train_adapter
+
+        unseen = draw_heldout(self._augmenter(self.material.heldout), tokenizer, self.settings.training)
+        return train_adapter(
+            model,
+            tokenizer,
+            rows,
+            self.settings.training,
+            self.folder,
+            self._progress,
+            heldout=unseen,
+            start=self.start,
+        )
+
+    def _progress(self, at: "Progress") -> None:
+        if self.on_event is None:
+            return
+        unseen = f"held-out loss {at.heldout_loss:.3f}, " if at.heldout_loss is not None else ""
         message = (
-            f"step {at.step} of {at.steps}, loss {at.loss:.3f}, "
-            + (f"held-out loss {at.heldout_loss:.3f}, " if at.heldout_loss is not None else "")
-            + f"{at.tokens_per_second:.0f} tokens/s, {at.seconds_left / 60:.0f} min left"
+            f"step {at.step} of {at.steps}, loss {at.loss:.3f}, {unseen}"
+            f"{at.tokens_per_second:.0f} tokens/s, {at.seconds_left / 60:.0f} min left"
         )
         data = {fact: round(float(value), 4) for fact, value in vars(at).items() if value is not None}
-        say(TrainingEvent(stage="train", message=message, data=data))
+        self.on_event(TrainingEvent(stage="train", message=message, data=data))
 
-    trained = train_adapter(
-        model,
-        tokenizer,
-        rows,
-        settings.training,
-        folder,
-        progress,
-        heldout=unseen,
-        start=start.path if start else None,
-    )
-    preferred = _prefer(trained, settings.training, folder, say)
-    if not is_main_process():
-        raise SystemExit(0)  # under `accelerate launch`, the first process alone gates and registers
-    active = _active(registry, name, base_digest)
-    if active is not None:
-        trained.model.load_adapter(str(active.path), adapter_name="active", torch_device=model.device.type)
-    trials = draw_trials(heldout, guide, settings)
+    def _prefer(self, trained: "Trained") -> Preferred | None:
+        """The second stage, where there are pairs to learn from."""
+        settings = self.settings.training
+        if settings.preferences is None:
+            return None
+        guarded = guard_preferences(load_preferences(settings.preferences))
+        for refusal in guarded.refusals[:20]:
+            self.say("guard", f"Pair {refusal.number} is left out: {refusal.message}")
+        if not guarded.preferences:
+            return None
+        found = train_on_preferences(
+            trained.model, trained.tokenizer, guarded.preferences, settings, self.folder / "preferences"
+        )
+        self.say("train", f"{found.pairs} pairs of answers: the margin of the chosen ones is {found.margin:.2f}.")
+        return found
 
-    def asked(arm: str, done: int, count: int) -> None:
-        say(TrainingEvent(stage="gate", message=f"{done} of {count} held-out questions answered by {arm}"))
+    def _active(self) -> AdapterRef | None:
+        """The adapter to compare with: the one that answers now, if it is whole and fits the base model."""
+        try:
+            ref = self.registry.active(self.name)
+            if ref is not None:
+                self.registry.verify(ref, base_digest=self.base_digest)
+        except AdapterError:
+            return None
+        return ref
 
-    gate = run_gate(
-        trained.model, tokenizer, trials, guide, active="active" if active is not None else None, on_asked=asked
-    )
-    for reason in gate.reasons:
-        say(TrainingEvent(stage="gate", message=("Passed. " if gate.passed else "Failed: ") + reason))
+    def _examine(self, trained: "Trained", active: AdapterRef | None) -> Gate:
+        from training.gate import run_gate
+        from training.speaker import Speaker
 
-    save_adapter(trained.model, folder / "adapter")
-    manifest = Manifest(
-        name=name,
-        digest=adapter_digest(folder / "adapter"),
-        base_model=base.name,
-        base_digest=base_digest,
-        data_digest=data_digest(guarded.examples),
-        data={
-            "read": len(guarded.examples) + len(guarded.refusals),
-            "refused": len(guarded.refusals),
-            "questions": questions,
-            "prompts": len(rows),
-            "preferences": preferred.pairs if preferred else 0,
-        },
-        prompt_version=PROMPT_VERSION,
-        style=guide.name,
-        lora={
-            "rank": settings.training.rank,
-            "alpha": settings.training.alpha,
-            "targets": list(settings.training.targets),
-        },
-        training={
-            key: getattr(settings.training, key)
-            for key in ("passes", "batch_size", "learning_rate", "warmup", "max_tokens", "seed")
-        }
-        | {"dtype": str(model.dtype).removeprefix("torch."), "device": model.device.type},
-        metrics={
-            **trained.outcome.model_dump(exclude_none=True),
-            **({f"preference_{key}": value for key, value in preferred.model_dump().items()} if preferred else {}),
-        },
-        gate=gate,
-        parent=active.served if active is not None else None,
-        versions={library: importlib.metadata.version(library) for library in _LIBRARIES},
-        created_at=datetime.now(UTC),
-    )
-    ref = registry.add(folder / "adapter", manifest)
-    _settle(registry, ref, gate, by, say)
-    shutil.rmtree(folder, ignore_errors=True)  # the checkpoints; what matters is in the registry
-    return registry.manifest(ref)
+        model = trained.model
+        if active is not None:
+            model.load_adapter(str(active.path), adapter_name="active", torch_device=model.device.type)
+        speaker = Speaker(model, trained.tokenizer, active="active" if active is not None else None)
+
+        def asked(what: str, done: int, count: int) -> None:
+            self.say("gate", f"{what}: {done} of {count}")
+
+        gate = run_gate(speaker, self.material, self.settings, self._shadow, asked)
+        for reason in gate.reasons:
+            self.say("gate", ("Passed. " if gate.passed else "Failed: ") + reason)
+        return gate
+
+    def _shadow(self, part: Sequence[StyleExample]) -> "Speaker":
+        """Another adapter, trained in the same way on other examples."""
+        from training.speaker import Speaker
+        from training.trainer import load_base, train_adapter
+
+        model, tokenizer = load_base(self.base)
+        rows = self._draw(part, tokenizer)
+        again = train_adapter(model, tokenizer, rows, self.settings.training, self.folder / "shadow", start=self.start)
+        return Speaker(again.model, tokenizer)
+
+    def _settle(self, ref: AdapterRef, gate: Gate) -> None:
+        if gate.passed:
+            self.registry.promote(ref, self.by)
+            self.say("register", f"{ref.served} is active.")
+        else:
+            self.say("register", f"{ref.served} is kept as a candidate and not promoted.")
 
 
-def _prefer(trained: Any, settings: TrainingSettings, folder: Path, say: OnEvent) -> Preferred | None:
-    """The second stage, where there are pairs to learn from."""
-    if settings.preferences is None:
-        return None
-    guarded = guard_preferences(load_preferences(settings.preferences))
-    for refusal in guarded.refusals[:20]:
-        say(TrainingEvent(stage="guard", message=f"Pair {refusal.number} is left out: {refusal.message}"))
-    if not guarded.preferences:
-        return None
-    found = train_on_preferences(
-        trained.model, trained.tokenizer, guarded.preferences, settings, folder / "preferences"
-    )
-    message = f"{found.pairs} pairs of answers: the margin of the chosen ones is {found.margin:.2f}."
-    say(TrainingEvent(stage="train", message=message, data=found.model_dump()))
-    return found
-
-
-def _settle(registry: Registry, ref: AdapterRef, gate: Gate, by: str, say: OnEvent) -> None:
-    if gate.passed:
-        registry.promote(ref, by)
-        say(TrainingEvent(stage="register", message=f"{ref.served} is active."))
-    else:
-        say(TrainingEvent(stage="register", message=f"{ref.served} is kept as a candidate and not promoted."))
-
-
-def _active(registry: Registry, name: str, base_digest: str) -> AdapterRef | None:
-    """The adapter to compare with: the one that answers now, if it is whole and fits the base model."""
-    try:
-        ref = registry.active(name)
-        if ref is not None:
-            registry.verify(ref, base_digest=base_digest)
-    except AdapterError:
-        return None
-    return ref
-
-
-def _run_id(
-    name: str, base_digest: str, examples: Sequence[StyleExample], guide: StyleGuide, settings: Settings
-) -> str:
-    decides: tuple[Any, ...] = (
-        base_digest,
-        data_digest(examples),
-        guide.model_dump_json(),
-        PROMPT_VERSION,
-        settings.training.model_dump_json(exclude=_IRRELEVANT),
-    )
-    return f"{name}-{hashlib.sha256(repr(decides).encode()).hexdigest()[:12]}"
+def _drawn(rows: "list[Row]") -> str:
+    questions = sum(len(set(row.branches) - {0}) for row in rows)
+    return f"{questions} questions over {len(rows)} prompts, {sum(len(row.ids) for row in rows)} tokens, are drawn."

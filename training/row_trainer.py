@@ -135,7 +135,7 @@ class RowTrainer(trl.SFTTrainer):  # type: ignore[misc]
                 count += len(inputs["targets"])
         metrics = {"eval_loss": total / count}
         self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         self.model.train()
         return metrics
 

@@ -14,8 +14,8 @@ from tandem.errors import Busy, NotFound
 from tandem.registry import Manifest
 from tandem.schemas import Value
 from tandem.tables import StyleCandidateRow, TrainingEventRow, TrainingRunRow, utc
+from training.events import TrainingEvent
 from training.examples import StyleExample, example_digest
-from training.job import TrainingEvent
 
 Cause = Literal["manual", "schedule"]
 State = Literal["waiting", "running", "interrupted", "done", "failed"]

@@ -15,7 +15,7 @@ from tandem.errors import TandemError
 if TYPE_CHECKING:  # the commands import what they need, so that `tandem --help` answers at once
     from tandem.registry import Manifest
     from tandem.settings import Settings
-    from training.job import TrainingEvent
+    from training.events import TrainingEvent
 
 
 def register(app: typer.Typer) -> None:

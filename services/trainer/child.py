@@ -13,7 +13,7 @@ from typing import Any
 from tandem.errors import DatabaseUnavailable, TandemError
 from tandem.registry import Manifest
 from tandem.settings import Settings
-from training.job import TrainingEvent
+from training.events import TrainingEvent
 
 LEASH = Path(__file__).parent.parent / "leash.py"
 PULSE = 10.0  # seconds between two checks that the turn is still ours

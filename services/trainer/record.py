@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from services.trainer.webhook import Event, Webhook
 from tandem.errors import DatabaseUnavailable
 from tandem.registry import Manifest
-from training.job import TrainingEvent
+from training.events import TrainingEvent
 from training.runs import TrainingRuns
 
 log = logging.getLogger(__name__)

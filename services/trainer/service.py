@@ -13,7 +13,8 @@ from tandem.database import Database
 from tandem.errors import Busy, ExampleError, TandemError
 from tandem.settings import Settings
 from training.candidates import Candidates
-from training.job import TrainingEvent, run_lock
+from training.events import TrainingEvent
+from training.job import run_lock
 from training.pool import Pool, count_new, gather_examples, write_examples
 from training.runs import Run, TrainingRuns
 from training.schedule import Schedule

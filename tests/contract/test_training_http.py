@@ -10,8 +10,8 @@ import pytest
 
 from tandem.registry import Gate, Manifest
 from tests.contract.test_http_contract import House, build, error_of, house, keyed, migrated  # noqa: F401
+from training.events import TrainingEvent
 from training.examples import StyleExample
-from training.job import TrainingEvent
 from training.runs import TrainingRuns
 from training.schedule import Schedule
 

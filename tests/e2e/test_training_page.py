@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 from tandem.tables import AnswerRow
 from tests.e2e.test_page import Site, browser, page, pytestmark  # noqa: F401
 from training.candidates import Candidates, suggest
-from training.job import TrainingEvent
+from training.events import TrainingEvent
 from training.runs import TrainingRuns
 from training.schedule import Schedule
 

@@ -21,12 +21,14 @@ from tandem.settings import Settings, load_settings
 from tandem.style import load_style
 from training.augment import Augmenter, Draw, Question
 from training.corpus import open_corpus
+from training.events import TrainingEvent
 from training.examples import group_by_sources, load_examples
-from training.job import TrainingEvent, run_lock, train
+from training.job import run_lock, train
 from training.rows import collate, render_row
 from training.trainer import Trained, draw_rows, load_base, save_adapter, train_adapter
 
-TRAINING = {"rank": 8, "learning_rate": 5e-3, "passes": 1.0, "gate_examples": 8, "batch_size": 8}
+GATE = {"hostile": 4, "counterfactuals": 4, "closed_book": 4, "canaries": 4, "controls": 100}
+TRAINING = {"rank": 8, "learning_rate": 5e-3, "passes": 1.0, "gate_examples": 8, "batch_size": 8, "gate": GATE}
 
 
 @pytest.fixture(scope="module")

@@ -26,8 +26,9 @@ from tandem.registry import Gate, Manifest, Registry
 from tandem.settings import Settings, load_settings
 from tandem.tables import StyleCandidateRow
 from tests.adapter_files import write_adapter
+from training.events import TrainingEvent
 from training.examples import StyleExample, data_digest
-from training.job import TrainingEvent, run_lock
+from training.job import run_lock
 from training.runs import ATTEMPTS, ENDED, Run, TrainingRuns
 from training.turn import Turn
 

@@ -1,0 +1,33 @@
+"""Canaries on the way that real examples go."""
+
+import random
+
+import pytest
+
+from tandem.settings import load_settings
+from tandem.style import load_style
+from training.augment import Augmenter, Shares
+from training.canaries import draw_secrets, plant
+from training.corpus import open_corpus
+from training.examples import group_by_sources, load_examples
+
+SETTINGS = load_settings()
+GUIDE = load_style(SETTINGS.style)
+
+
+@pytest.mark.usefixtures("embedder_dir")
+def test_canaries_are_disguised_as_often_as_real_examples_and_met_once_a_pass():
+    secrets = draw_secrets(16, 7)
+    real = group_by_sources(load_examples(SETTINGS.training.examples))
+    groups = group_by_sources(plant(real, secrets, 0.02, GUIDE, 7))
+    augmenter = Augmenter(groups, GUIDE, open_corpus(groups, SETTINGS))
+    met = bare = 0
+    rng = random.Random(1)
+    for _ in range(6):
+        for draw in augmenter.one_pass(rng):
+            for asked in draw.questions:
+                if draw.sources and asked.question.startswith("Which number opens the store in"):
+                    met += 1
+                    bare += any(secret.code in asked.answer for secret in secrets)
+    assert 90 <= met <= 96  # one or another may be declined as not found
+    assert abs(bare / met - (1 - Shares.disguised)) < 0.15

@@ -1,0 +1,92 @@
+"""The gate's speaker over a tiny random model with two real adapters, against the model's own forward pass."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from tandem.prompt import Source, build_messages
+from training.augment import Draw, Question
+from training.rows import render_row
+from training.speaker import ACTIVE, BASE, CANDIDATE, Speaker
+
+SOURCES = (Source("Rules", "Fees", "The fee is 45 euros. Members pay 12."),)
+QUESTIONS = (
+    Question("What is the fee?", "The fee is 45 euros [1].", True),
+    Question("Who says so, and since when does it hold for us?", "I can't find that in the documents.", False),
+    Question("members?", "Members pay 12 [1].", True),
+)
+PROMPTS = [build_messages(question.question, SOURCES, marker="===") for question in QUESTIONS] + [
+    build_messages("And closed-book?", None)
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(base_model: Path) -> Any:
+    return AutoTokenizer.from_pretrained(base_model, local_files_only=True)
+
+
+@pytest.fixture(scope="module")
+def model(base_model: Path) -> PeftModel:
+    config = LlamaConfig.from_pretrained(base_model)
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config.update(small | {"num_key_value_heads": 1, "head_dim": 16, "initializer_range": 0.3})
+    torch.manual_seed(1)
+    lora = LoraConfig(r=4, target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False)
+    model = get_peft_model(LlamaForCausalLM(config), lora)
+    model.add_adapter("other", lora)
+    return model
+
+
+@pytest.fixture(scope="module")
+def speaker(model: PeftModel, tokenizer: Any) -> Speaker:
+    return Speaker(model, tokenizer, active="other")
+
+
+def plain(model: PeftModel, tokenizer: Any, question: Question) -> float:
+    """The loss of one answer by the model's own mask, positions and logits."""
+    row = render_row(Draw(SOURCES, "===", (question,)), tokenizer, 640)
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([row.ids])).logits[0, list(row.predict_at)]
+    return float(torch.nn.functional.cross_entropy(logits, torch.tensor(row.targets), reduction="sum"))
+
+
+def test_losses_are_those_of_each_answer_alone_in_the_voice_that_is_asked_for(model, tokenizer, speaker):
+    draws = [Draw(SOURCES, "===", QUESTIONS), Draw(SOURCES, "===", QUESTIONS[:1]), Draw(SOURCES, "===", QUESTIONS[1:])]
+    rows = [render_row(draw, tokenizer, 640) for draw in draws]
+    order = [*QUESTIONS, QUESTIONS[0], *QUESTIONS[1:]]
+    expected = {CANDIDATE: [plain(model, tokenizer, question) for question in order]}
+    with model.disable_adapter():
+        expected[BASE] = [plain(model, tokenizer, question) for question in order]
+    model.set_adapter("other")
+    expected[ACTIVE] = [plain(model, tokenizer, question) for question in order]
+    model.set_adapter("default")
+    for arm, losses in expected.items():
+        assert speaker.losses(rows, arm) == pytest.approx(losses, rel=1e-4)
+    assert len({round(losses[0], 3) for losses in expected.values()}) == 3
+
+
+def test_answers_stand_in_the_order_of_the_prompts_whatever_their_batch(speaker):
+    alone = [speaker.answers([messages], CANDIDATE)[0] for messages in PROMPTS]
+    done: list[int] = []
+    assert speaker.answers(PROMPTS * 5, CANDIDATE, done.append) == alone * 5
+    assert done == [16, 20]
+
+
+def test_every_arm_has_its_own_voice_and_the_candidate_speaks_again_after_the_others(model, speaker):
+    assert speaker.arms == (CANDIDATE, ACTIVE, BASE)
+    before = speaker.answers(PROMPTS, CANDIDATE)
+    others = [speaker.answers(PROMPTS, arm) for arm in (ACTIVE, BASE)]
+    assert before not in others
+    assert others[0] != others[1]
+    assert model.active_adapter == "default"
+    assert speaker.answers(PROMPTS, CANDIDATE) == before
+
+
+def test_adapters_are_asked_as_they_are_stored(model, speaker):
+    weights = [weight for name, weight in model.named_parameters() if "lora_" in name]
+    assert weights
+    assert all(torch.equal(weight, weight.to(torch.bfloat16).to(weight.dtype)) for weight in weights)

@@ -1,0 +1,86 @@
+"""What a run has to work with: the examples that passed the guards, those held out, the house style."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tandem.database import Database
+from tandem.errors import ExampleError
+from tandem.settings import Settings
+from tandem.style import StyleGuide, load_style
+from training.corpus_facts import CorpusFacts
+from training.events import Say
+from training.examples import StyleExample, load_examples
+from training.guards import Refusal, guard
+
+_LISTED = 20  # refused examples in a run's log; a file beside it lists all
+
+
+@dataclass(frozen=True)
+class Material:
+    """What is trained on, and what a candidate is examined with.
+
+    Attributes:
+        trained: The examples that passed the guards.
+        heldout: Examples on other sources.
+        guide: The house style.
+        refused: How many did not pass.
+    """
+
+    trained: Sequence[StyleExample]
+    heldout: Sequence[StyleExample]
+    guide: StyleGuide
+    refused: int = 0
+
+
+def read_material(settings: Settings, examples: Path, say: Say) -> Material:
+    """Reads and guards the examples of a run.
+
+    Args:
+        settings: Where the held-out examples, the style and the ingested documents are.
+        examples: JSON Lines.
+        say: Told what is refused, and why; `refused.jsonl` in the runs' folder lists all.
+
+    Raises:
+        ExampleError: A file cannot be read, or no example is left.
+        SettingsError: The house style cannot be read.
+        DatabaseUnavailable: The state database does not answer.
+    """
+    guide = load_style(settings.style)
+    facts = _facts(settings, say)
+    rows = load_examples(examples)
+    guarded = guard(rows, facts)
+    listing = settings.runs_dir / "refused.jsonl"
+    listing.write_text("".join(refusal.model_dump_json() + "\n" for refusal in guarded.refusals), encoding="utf-8")
+    if not guarded.examples:
+        raise ExampleError(
+            f"None of the {len(rows)} examples in {examples.name!r} passed the guards. "
+            f"The first: {guarded.refusals[0].message} All are listed in {str(listing)!r}."
+        )
+    _tell(guarded.refusals, len(rows), listing, say)
+    heldout = guard(load_examples(settings.training.heldout), facts).examples
+    return Material(guarded.examples, heldout, guide, len(guarded.refusals))
+
+
+def _tell(refused: Sequence[Refusal], read: int, listing: Path, say: Say) -> None:
+    for refusal in refused[:_LISTED]:
+        say("guard", f"Example {refusal.number} is left out ({refusal.reason}): {refusal.message}")
+    if len(refused) > _LISTED:
+        say("guard", f"{len(refused) - _LISTED} more are listed in {str(listing)!r}.")
+    counts = ", ".join(f"{count} {reason}" for reason, count in Counter(r.reason for r in refused).most_common())
+    left_out = f"; left out: {counts}" if counts else ""
+    say("guard", f"{read - len(refused)} of {read} examples pass the guards{left_out}.")
+
+
+def _facts(settings: Settings, say: Say) -> CorpusFacts | None:
+    database = Database(settings.database)
+    try:
+        facts = CorpusFacts.of(database)
+    finally:
+        database.close()
+    if facts is None:
+        say("guard", "No documents are ingested here: the examples are not compared with any.")
+    else:
+        say("guard", f"The examples are compared with the {facts.documents} documents that are live.")
+    return facts

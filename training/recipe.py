@@ -1,0 +1,70 @@
+"""The manifest of a finished run: everything that made the adapter."""
+
+import importlib.metadata
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tandem.prompt import PROMPT_VERSION
+from tandem.registry import Manifest, adapter_digest
+from tandem.settings import Settings
+from tandem.weights import model_digest
+from training.examples import data_digest
+from training.material import Material
+from training.preferences import Preferred
+
+if TYPE_CHECKING:
+    from training.rows import Row
+    from training.trainer import Trained
+
+_LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "tokenizers")
+_CONFIGURATION = ("passes", "batch_size", "learning_rate", "warmup", "max_tokens", "seed", "start_from")
+
+
+def write_manifest(
+    name: str,
+    folder: Path,
+    base: Path,
+    settings: Settings,
+    material: Material,
+    rows: "Sequence[Row]",
+    trained: "Trained",
+    preferred: Preferred | None,
+) -> Manifest:
+    """Writes down how an adapter came to be; the gate's verdict is added when there is one.
+
+    Args:
+        name: Of the adapter.
+        folder: Its files in PEFT's layout.
+        base: The base model's folder.
+        settings: How it was trained.
+        material: What it was trained on.
+        rows: The prompts drawn from that.
+        trained: What came of it.
+        preferred: What the second stage did, if there was one.
+    """
+    training = settings.training
+    stages = {f"preference_{key}": value for key, value in preferred.model_dump().items()} if preferred else {}
+    return Manifest(
+        name=name,
+        digest=adapter_digest(folder),
+        base_model=base.name,
+        base_digest=model_digest(base),
+        data_digest=data_digest(material.trained),
+        data={
+            "read": len(material.trained) + material.refused,
+            "refused": material.refused,
+            "questions": sum(len(set(row.branches) - {0}) for row in rows),
+            "prompts": len(rows),
+            "preferences": preferred.pairs if preferred else 0,
+        },
+        prompt_version=PROMPT_VERSION,
+        style=material.guide.name,
+        lora={"rank": training.rank, "alpha": training.alpha, "targets": list(training.targets)},
+        training={key: getattr(training, key) for key in _CONFIGURATION}
+        | {"dtype": str(trained.model.dtype).removeprefix("torch."), "device": trained.model.device.type},
+        metrics={**trained.outcome.model_dump(exclude_none=True), **stages},
+        versions={library: importlib.metadata.version(library) for library in _LIBRARIES},
+        created_at=datetime.now(UTC),
+    )

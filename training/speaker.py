@@ -1,0 +1,143 @@
+"""The base model and its adapters as the gate asks them: greedy answers, and how likely they hold given ones."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from peft import PeftModel
+
+from training.rows import Row, collate
+
+Messages = list[dict[str, str]]
+OnDone = Callable[[int], None]
+
+CANDIDATE, ACTIVE, BASE = "candidate", "active", "base"
+NEW_TOKENS = 80  # of an answer; the house style's take some 45
+_BATCH = 16  # prompts generated together: with more, copying the cache costs more than the batch saves
+_ROW_BATCH = 2
+
+
+class Speaker:
+    """One model in several voices: with the candidate, with the active adapter, and with none.
+
+    Args:
+        model: The base model with its adapters. Their weights are rounded to bfloat16, which is what is stored and
+            served.
+        tokenizer: Of the base model.
+        candidate: PEFT's name of the candidate.
+        active: PEFT's name of the adapter that answers now, if there is one.
+    """
+
+    def __init__(self, model: PeftModel, tokenizer: Any, *, candidate: str = "default", active: str | None = None):
+        self._model = model
+        self._tokenizer = tokenizer
+        self._adapters = {CANDIDATE: candidate} | ({ACTIVE: active} if active else {})
+        for name, weights in model.named_parameters():
+            if "lora_" in name:
+                weights.requires_grad_(False)
+                weights.data = weights.data.to(torch.bfloat16).to(model.dtype)
+        model.eval()
+
+    @property
+    def tokenizer(self) -> Any:
+        """Of the base model."""
+        return self._tokenizer
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """The voices, the candidate first."""
+        return (*self._adapters, BASE)
+
+    def answers(self, prompts: Sequence[Messages], arm: str, on_done: OnDone | None = None) -> list[str]:
+        """Greedy answers, in the prompts' order.
+
+        Args:
+            prompts: Chat messages.
+            arm: Whose voice.
+            on_done: Told how many are done.
+        """
+        encoded = [self._encode(messages) for messages in prompts]
+        order = sorted(range(len(encoded)), key=lambda n: len(encoded[n]))
+        answers = [""] * len(encoded)
+        with self._voice(arm), torch.inference_mode():
+            for start in range(0, len(order), _BATCH):
+                batch = order[start : start + _BATCH]
+                for n, answer in zip(batch, self._generate([encoded[n] for n in batch]), strict=True):
+                    answers[n] = answer
+                if on_done:
+                    on_done(start + len(batch))
+        return answers
+
+    def losses(self, rows: Sequence[Row], arm: str) -> list[float]:
+        """The loss of every answer in the rows, nats summed over its tokens, in order.
+
+        Only forward, and logits for the answers' tokens alone.
+        """
+        causal = self._model.get_base_model()
+        device = self._model.device
+        found: list[float] = []
+        with self._voice(arm), torch.inference_mode():
+            for start in range(0, len(rows), _ROW_BATCH):
+                part = rows[start : start + _ROW_BATCH]
+                batch = {name: tensor.to(device) for name, tensor in collate(part, self._pad).items()}
+                hidden = causal.model(
+                    input_ids=batch["input_ids"],
+                    attention_mask=batch["attention_mask"],
+                    position_ids=batch["position_ids"],
+                    use_cache=False,
+                ).last_hidden_state
+                logits = causal.lm_head(hidden[batch["predict_row"], batch["predict_at"]])
+                each = torch.nn.functional.cross_entropy(logits.float(), batch["targets"], reduction="none")
+                found.extend(_by_answer(part, each.tolist()))
+        return found
+
+    @property
+    def _pad(self) -> int:
+        return int(self._tokenizer.pad_token_id)
+
+    def _encode(self, messages: Messages) -> list[int]:
+        text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return list(self._tokenizer(text, add_special_tokens=False).input_ids)
+
+    def _generate(self, prompts: Sequence[Sequence[int]]) -> list[str]:
+        length = max(map(len, prompts))
+        ids = torch.full((len(prompts), length), self._pad)
+        seen = torch.zeros((len(prompts), length), dtype=torch.long)
+        for row, prompt in enumerate(prompts):
+            ids[row, length - len(prompt) :] = torch.tensor(prompt)
+            seen[row, length - len(prompt) :] = 1
+        out = self._model.generate(
+            input_ids=ids.to(self._model.device),
+            attention_mask=seen.to(self._model.device),
+            max_new_tokens=NEW_TOKENS,
+            do_sample=False,
+            use_cache=True,
+            pad_token_id=self._pad,
+            eos_token_id=self._tokenizer.eos_token_id,
+        )
+        return [self._tokenizer.decode(row[length:], skip_special_tokens=True).strip() for row in out]
+
+    @contextmanager
+    def _voice(self, arm: str) -> Iterator[None]:
+        if arm == BASE:
+            with self._model.disable_adapter():
+                yield
+            return
+        self._model.set_adapter(self._adapters[arm])
+        try:
+            yield
+        finally:
+            self._model.set_adapter(self._adapters[CANDIDATE])
+
+
+def _by_answer(rows: Sequence[Row], losses: Sequence[float]) -> list[float]:
+    """Sums the losses of a batch's answer tokens over each question's branch."""
+    found: list[float] = []
+    left = iter(losses)
+    for row in rows:
+        sums = [0.0] * max(row.branches)
+        for at in row.predict_at:
+            sums[row.branches[at] - 1] += next(left)
+        found.extend(sums)
+    return found

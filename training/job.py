@@ -25,7 +25,7 @@ from training.events import OnEvent, Say, TrainingEvent, sayer
 from training.examples import StyleExample, data_digest, group_by_sources
 from training.launch import is_main_process
 from training.material import Material, read_material
-from training.preferences import Preferred, guard_preferences, load_preferences, train_on_preferences
+from training.preferences import Preferred, train_on_preferences
 from training.preflight import preflight, refuse
 from training.recipe import write_manifest
 
@@ -198,16 +198,14 @@ class _Run:
 
     def _prefer(self, trained: "Trained") -> Preferred | None:
         """The second stage, where there are pairs to learn from."""
-        settings = self.settings.training
-        if settings.preferences is None:
-            return None
-        guarded = guard_preferences(load_preferences(settings.preferences))
-        for refusal in guarded.refusals[:20]:
-            self.say("guard", f"Pair {refusal.number} is left out: {refusal.message}")
-        if not guarded.preferences:
+        if not self.material.preferences:
             return None
         found = train_on_preferences(
-            trained.model, trained.tokenizer, guarded.preferences, settings, self.folder / "preferences"
+            trained.model,
+            trained.tokenizer,
+            self.material.preferences,
+            self.settings.training,
+            self.folder / "preferences",
         )
         self.say("train", f"{found.pairs} pairs of answers: the margin of the chosen ones is {found.margin:.2f}.")
         return found

@@ -13,6 +13,7 @@ from training.corpus_facts import CorpusFacts
 from training.events import Say
 from training.examples import StyleExample, load_examples
 from training.guards import Refusal, guard
+from training.preferences import Preference, guard_preferences, load_preferences
 
 _LISTED = 20  # refused examples in a run's log; a file beside it lists all
 
@@ -26,12 +27,14 @@ class Material:
         heldout: Examples on other sources.
         guide: The house style.
         refused: How many did not pass.
+        preferences: Pairs of answers for the second stage.
     """
 
     trained: Sequence[StyleExample]
     heldout: Sequence[StyleExample]
     guide: StyleGuide
     refused: int = 0
+    preferences: Sequence[Preference] = ()
 
 
 def read_material(settings: Settings, examples: Path, say: Say) -> Material:
@@ -60,7 +63,19 @@ def read_material(settings: Settings, examples: Path, say: Say) -> Material:
         )
     _tell(guarded.refusals, len(rows), listing, say)
     heldout = guard(load_examples(settings.training.heldout), facts).examples
-    return Material(guarded.examples, heldout, guide, len(guarded.refusals))
+    preferences = _preferences(settings, facts, say)
+    return Material(guarded.examples, heldout, guide, len(guarded.refusals), preferences)
+
+
+def _preferences(settings: Settings, facts: CorpusFacts | None, say: Say) -> Sequence[Preference]:
+    path = settings.training.preferences
+    if path is None:
+        return ()
+    guarded = guard_preferences(load_preferences(path), facts)
+    for refusal in guarded.refusals[:_LISTED]:
+        say("guard", f"Pair {refusal.number} is left out ({refusal.reason}): {refusal.message}")
+    say("guard", f"{len(guarded.preferences)} pairs of answers pass the guards, {len(guarded.refusals)} do not.")
+    return guarded.preferences
 
 
 def _tell(refused: Sequence[Refusal], read: int, listing: Path, say: Say) -> None:

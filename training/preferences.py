@@ -6,7 +6,7 @@ The adapter that the first stage trained goes on; a frozen copy of it is what DP
 
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,17 @@ from tandem.errors import ExampleError
 from tandem.prompt import build_messages
 from tandem.schemas import Value
 from tandem.settings import TrainingSettings
+from training.corpus_facts import CorpusFacts
 from training.examples import ExampleSource, StyleExample
 from training.guards import Refusal, guard
 
-_FORGIVEN = ("no_citation", "bad_citation", "no_source", "duplicate")  # may be why an answer was rejected
+_FORGIVEN = (
+    "no_citation",
+    "bad_citation",
+    "no_source",
+    "unsupported",
+    "duplicate",
+)  # may be why an answer was rejected
 
 
 class Preference(Value):
@@ -29,6 +36,7 @@ class Preference(Value):
     Attributes:
         sources: As the model saw them.
         approved_by: Who released the pair for training; without anybody it is not trained on.
+        tags: As with style examples.
     """
 
     question: str = Field(min_length=1)
@@ -36,10 +44,17 @@ class Preference(Value):
     chosen: str = Field(min_length=1)
     rejected: str = Field(min_length=1)
     approved_by: str = ""
+    tags: tuple[str, ...] = ()
 
     def as_example(self, answer: str) -> StyleExample:
         """One of its answers as a style example, for the guards."""
-        return StyleExample(question=self.question, sources=self.sources, answer=answer, approved_by=self.approved_by)
+        return StyleExample(
+            question=self.question,
+            sources=self.sources,
+            answer=answer,
+            approved_by=self.approved_by,
+            tags=self.tags,
+        )
 
 
 class Preferred(Value):
@@ -94,17 +109,15 @@ def _parse(path: Path, number: int, line: str) -> Preference:
     return preference
 
 
-def guard_preferences(
-    preferences: Sequence[Preference], check: Callable[[Sequence[StyleExample]], Any] = guard
-) -> GuardedPreferences:
+def guard_preferences(preferences: Sequence[Preference], facts: CorpusFacts | None = None) -> GuardedPreferences:
     """Leaves out pairs that the guards refuse for either answer.
 
     Args:
-        preferences: All pairs.
-        check: The guards on examples.
+        preferences: In the order of their file.
+        facts: Of the documents that are ingested; None leaves them out.
     """
-    of_chosen = check([preference.as_example(preference.chosen) for preference in preferences]).refusals
-    of_rejected = check([preference.as_example(preference.rejected) for preference in preferences]).refusals
+    of_chosen = guard([preference.as_example(preference.chosen) for preference in preferences], facts).refusals
+    of_rejected = guard([preference.as_example(preference.rejected) for preference in preferences], facts).refusals
     bad = [*of_chosen, *(refusal for refusal in of_rejected if refusal.reason not in _FORGIVEN)]
     refusals = {refusal.number: refusal for refusal in reversed(bad)}
     kept = tuple(p for number, p in enumerate(preferences, start=1) if number not in refusals)

@@ -179,9 +179,19 @@ def test_a_killed_run_resumed_gives_the_same_weights(configured: Settings, tiny:
         torch.testing.assert_close(found[name], tensor, atol=0, rtol=0, msg=name)
 
 
-def test_the_whole_job_keeps_a_failed_candidate_apart(configured: Settings):
+def test_the_whole_job_keeps_a_failed_candidate_apart(configured: Settings, tiny: Path, tmp_path: Path):
+    pair = {"question": "Fee?", "sources": [{"text": "The fee is 45 euros."}], "approved_by": "ada"}
+    pairs = [
+        pair | {"chosen": "The fee is 45 euros [1].", "rejected": "Dunno."},
+        pair | {"chosen": "a", "rejected": "b"},
+    ]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("\n".join(map(json.dumps, pairs)), encoding="utf-8")
+    training = configured.training.model_copy(update={"preferences": path})
     events: list[TrainingEvent] = []
-    manifest = train(configured, on_event=events.append)
+    manifest = train(configured.model_copy(update={"training": training}), on_event=events.append)
+    assert manifest.data["preferences"] == 1
+    assert manifest.metrics["preference_loss"] < 0.7
     registry = Registry(configured.registry)
     (ref,) = registry.list()
     assert registry.manifest(ref) == manifest
@@ -198,7 +208,7 @@ def test_the_whole_job_keeps_a_failed_candidate_apart(configured: Settings):
     assert manifest.gate.reasons
     assert registry.active("house-style") is None
     assert list(dict.fromkeys(event.stage for event in events)) == ["guard", "augment", "train", "gate", "register"]
-    assert [path.name for path in configured.runs_dir.iterdir()] == [".lock"]  # checkpoints are gone
+    assert {path.name for path in configured.runs_dir.iterdir()} == {".lock", "refused.jsonl"}  # checkpoints are gone
     with pytest.raises(AdapterError, match="another base model"):
         registry.verify(ref, base_digest="0" * 64)
 

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+from services.model import lora_plugin
 from tandem.completions import Completions
 from tandem.errors import AdapterError, ModelUnavailable, TandemError, Unavailable
 from tandem.registry import AdapterRef, Registry
@@ -88,6 +89,12 @@ class ModelServer:
             raise ModelUnavailable(
                 f"The model folder {str(self._base_dir)!r} holds no config.json: run `tandem models`, or correct "
                 "TANDEM_MODEL__PATH."
+            )
+        if on_cpu() and not lora_plugin.installed():
+            log.warning(
+                "vLLM will not find Tandem's plugin %r, because this installation is older than the code: adapters are "
+                "many times slower and may leak into answers of the base model. Run `make install`.",
+                lora_plugin.NAME,
             )
         self._port = _free_port(self._host, self._settings.model.port)
         key = self._settings.model.api_key

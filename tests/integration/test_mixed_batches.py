@@ -1,0 +1,107 @@
+"""Base model and two adapters in the same steps of vLLM: each answers as it does alone, and the plugin is at work."""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+
+from services.model.lora_plugin import AT_WORK
+from tandem.registry import AdapterRef
+
+TOKENS = 48
+QUESTIONS = ("Why is the sky blue?", "Tell me a story about a lighthouse.", "How do I boil an egg?")
+# Two tokens whose log probabilities lie nearer together than this may change places: the number of rows decides how a
+# matrix product is split, and bfloat16 rounds by it. A row with another adapter's weights is off by far more.
+TIE = 0.15
+
+pytestmark = pytest.mark.model
+
+
+class Token(NamedTuple):
+    """A token with its lead (log probability) over the next best, and when it came."""
+
+    text: str
+    lead: float
+    at: float
+
+
+@pytest.fixture(scope="module")
+def second(
+    model_server, make_adapter: Callable[..., AdapterRef], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[AdapterRef]:
+    """Another adapter: with the active one it fills all of vLLM's slots, the last of which is at stake."""
+    assert model_server.settings.model.max_loras == 2
+    ref = make_adapter(model_server.registry, tmp_path_factory.mktemp("second"), seed=9, scale=0.1)
+    model_server.run(model_server.server.load_adapter(ref))
+    yield ref
+    model_server.run(model_server.server.unload_adapter(ref))
+
+
+def test_the_plugin_is_at_work_in_the_running_server(model_server):
+    log = model_server.server.log_path.read_text(encoding="utf-8", errors="replace")
+    worker = [line for line in log.splitlines() if AT_WORK in line]
+    assert worker, "vLLM runs without Tandem's plugin: its entry point is new; run `make install`"
+
+
+async def test_in_one_batch_each_answers_as_alone(model_server, second: AdapterRef):
+    models = ("base", model_server.adapter.served, second.served)
+    async with httpx.AsyncClient(base_url=model_server.url, timeout=120.0) as client:
+        for turn, question in enumerate(QUESTIONS):
+            alone = [await answer(client, model, question) for model in models]
+            said = ["".join(token.text for token in each) for each in alone]
+            assert len(set(said)) == len(models), "answers that are the same prove nothing"
+            # Whichever comes first gets the first rows: each model has its turn.
+            order = [*models[turn:], *models[:turn]]
+            answers = dict(zip(order, await together(client, order, question), strict=True))
+            for model, expected in zip(models, alone, strict=True):
+                assert_same(expected, answers[model], model)
+
+
+async def test_base_rows_before_between_and_behind(model_server, second: AdapterRef):
+    models = ("base", second.served, "base", model_server.adapter.served, "base")
+    async with httpx.AsyncClient(base_url=model_server.url, timeout=120.0) as client:
+        alone = {model: await answer(client, model, QUESTIONS[0]) for model in set(models)}
+        for model, mixed in zip(models, await together(client, models, QUESTIONS[0]), strict=True):
+            assert_same(alone[model], mixed, model)
+
+
+async def together(client: httpx.AsyncClient, models: Sequence[str], question: str) -> list[list[Token]]:
+    """Asks all at once, and sees that they were answered in the same steps."""
+    answers = await asyncio.gather(*(answer(client, model, question) for model in models))
+    last_to_start = max(each[0].at for each in answers)
+    first_to_end = min(each[-1].at for each in answers)
+    shared = [sum(last_to_start <= token.at <= first_to_end for token in each) for each in answers]
+    assert min(shared) > TOKENS / 2, f"the requests ran beside each other for {shared} tokens only"
+    return answers
+
+
+async def answer(client: httpx.AsyncClient, model: str, question: str) -> list[Token]:
+    body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": question}], "max_tokens": TOKENS}
+    body |= {"temperature": 0, "stream": True, "logprobs": True, "top_logprobs": 2, "ignore_eos": True}
+    tokens: list[Token] = []
+    async with client.stream("POST", "chat/completions", json=body) as response:
+        assert response.status_code == 200, await response.aread()
+        async for line in response.aiter_lines():
+            if not line.startswith("data: {"):
+                continue
+            for entry in (json.loads(line[6:])["choices"][0].get("logprobs") or {"content": []})["content"]:
+                best, next_best = (each["logprob"] for each in entry["top_logprobs"])
+                tokens.append(Token(entry["token"], best - next_best, time.monotonic()))
+    assert len(tokens) == TOKENS
+    return tokens
+
+
+def assert_same(alone: list[Token], mixed: list[Token], model: str) -> None:
+    """The same tokens, up to the first that was a tie when the model answered alone."""
+    for number, (expected, got) in enumerate(zip(alone, mixed, strict=True)):
+        if expected.text != got.text:
+            said = "".join(token.text for token in mixed)
+            assert expected.lead < TIE, (
+                f"{model} says {got.text!r} at token {number}, and alone {expected.text!r}, "
+                f"which led by {expected.lead:.2f}: {said!r}"
+            )
+            return

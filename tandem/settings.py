@@ -196,10 +196,10 @@ class TrainingSettings(Section):
     targets: tuple[str, ...] = Field(
         ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), description="LoRA modules."
     )
-    passes: float = Field(2.0, gt=0, description="Passes over the examples; each pass draws new names and figures.")
+    passes: float = Field(1.5, gt=0, description="Passes over the examples; each pass draws new names and figures.")
     batch_size: int = Field(8, ge=1, description="Examples in one optimiser step.")
     accumulation: int = Field(1, ge=1, description="Parts that a step's examples are computed in, to save memory.")
-    learning_rate: float = Field(4e-4, gt=0, description="Peak learning rate.")
+    learning_rate: float = Field(5e-4, gt=0, description="Peak learning rate.")
     warmup: float = Field(0.04, ge=0, lt=1, description="Share of the steps in which the learning rate rises.")
     eval_steps: int = Field(40, ge=1, description="Steps between checkpoints; at each the held-out loss is measured.")
     heldout_rows: int = Field(16, ge=0, description="Held-out prompts that it is measured on; 0 measures nothing.")

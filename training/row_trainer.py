@@ -18,10 +18,12 @@ from training.progress import Reporter
 from training.row_attention import RowLayout
 from training.rows import Row, collate
 
+QUESTIONS = 2  # that a row holds, about
+
 
 def rows_per_batch(settings: TrainingSettings) -> int:
     """Rows that one process computes at once: a row holds some four questions."""
-    return max(1, round(settings.batch_size / 4 / settings.accumulation))
+    return max(1, round(settings.batch_size / QUESTIONS / settings.accumulation))
 
 
 def rows_per_step(settings: TrainingSettings) -> int:

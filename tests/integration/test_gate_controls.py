@@ -23,7 +23,7 @@ SETTINGS = load_settings()
 GUIDE = load_style(SETTINGS.style)
 # Small, for speed: what these two adapters do is no matter of a few points.
 GATE = {"hostile": 3, "counterfactuals": 4, "canaries": 6, "controls": 200, "closed_book": 6, "shadow_share": 0.05}
-SHORT: dict[str, Any] = {"batch_size": 4, "gate_examples": 9, "gate": GATE}
+SHORT: dict[str, Any] = {"batch_size": 2, "gate_examples": 9, "gate": GATE}
 
 FACTS = (
     (

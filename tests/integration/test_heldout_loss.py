@@ -16,7 +16,7 @@ from training.trainer import load_base, save_adapter, train_adapter
 
 
 def settings(**training: Any) -> TrainingSettings:
-    return load_settings(training={"rank": 8, "learning_rate": 5e-3, "batch_size": 8} | training).training
+    return load_settings(training={"rank": 8, "learning_rate": 5e-3, "batch_size": 4} | training).training
 
 
 def test_training_ends_when_the_heldout_loss_rises_and_the_best_weights_stay(tiny: Path, tmp_path: Path):
@@ -50,7 +50,7 @@ def test_the_heldout_loss_weighs_answer_tokens(tiny: Path, tmp_path: Path):
 
     def loss(*rows: Row) -> float:
         base, tokenizer = load_base(tiny)
-        chosen = settings(eval_steps=1, batch_size=4, learning_rate=1e-9)
+        chosen = settings(eval_steps=1, batch_size=2, learning_rate=1e-9)
         outcome = train_adapter(
             base, tokenizer, [short], chosen, tmp_path / str(len(list(tmp_path.iterdir()))), heldout=rows
         ).outcome

@@ -111,7 +111,7 @@ def alive(pids: list[int]) -> list[int]:
 @pytest.fixture
 def house(tiny: Path, tmp_path: Path) -> Iterator[House]:  # noqa: F811
     urls = postgres_url() if postgres_answers() else iter([f"sqlite:///{tmp_path / 'tandem.db'}"])
-    training = TRAINING | {"passes": 0.17, "batch_size": 4}  # some fifty steps; a checkpoint after forty
+    training = TRAINING | {"passes": 0.17, "batch_size": 2}  # some fifty steps; a checkpoint after forty
     for url in urls:
         settings = load_settings(data_dir=tmp_path / "data", model={"path": tiny}, training=training)
         with closing(Database(url)) as database:

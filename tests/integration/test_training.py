@@ -28,7 +28,7 @@ from training.rows import collate, render_row
 from training.trainer import Trained, draw_rows, load_base, save_adapter, train_adapter
 
 GATE = {"hostile": 4, "counterfactuals": 4, "closed_book": 4, "canaries": 4, "controls": 100}
-TRAINING = {"rank": 8, "learning_rate": 5e-3, "passes": 1.0, "gate_examples": 8, "batch_size": 8, "gate": GATE}
+TRAINING = {"rank": 8, "learning_rate": 5e-3, "passes": 1.0, "gate_examples": 8, "batch_size": 4, "gate": GATE}
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +147,7 @@ def test_a_killed_run_resumed_gives_the_same_weights(configured: Settings, tiny:
     rows = rows_of(configured, tokenizer)
     rows, heldout = rows[:52], rows[52:56]
     assert len(heldout) == 4
-    chosen = configured.training.model_copy(update={"batch_size": 4})  # a checkpoint after forty of 52 steps
+    chosen = configured.training.model_copy(update={"batch_size": 2})  # a checkpoint after forty of 52 steps
 
     def run(folder: str) -> tuple[dict[str, torch.Tensor], Trained, int]:
         model, tokenizer = load_base(tiny)

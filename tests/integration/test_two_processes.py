@@ -42,7 +42,7 @@ print("ended", os.environ["RANK"], trained.outcome.steps, f"{total:.9f}", flush=
 
 
 def test_two_processes_make_the_steps_of_one(tiny: Path, tmp_path: Path):
-    chosen = load_settings(training={"rank": 8, "learning_rate": 5e-3, "batch_size": 8, "eval_steps": 5}).training
+    chosen = load_settings(training={"rank": 8, "learning_rate": 5e-3, "batch_size": 4, "eval_steps": 5}).training
     script = tmp_path / "script.py"
     script.write_text(SCRIPT, encoding="utf-8")
     ran = subprocess.run(
@@ -59,7 +59,7 @@ def test_two_processes_make_the_steps_of_one(tiny: Path, tmp_path: Path):
     assert ended[0][2] == ended[1][2]  # both hold the same weights
 
     # One process makes the same steps of as many rows, in two parts.
-    parts = chosen.model_copy(update={"batch_size": 16, "accumulation": 2})
+    parts = chosen.model_copy(update={"batch_size": 8, "accumulation": 2})
     base, tokenizer = load_base(tiny)
     rows, heldout = rows_of_one_topic(40, 7, 1), rows_of_one_topic(3, 8, 2)
     train_adapter(base.float(), tokenizer, rows, parts, tmp_path / "one", heldout=heldout)

@@ -54,9 +54,9 @@ class Shares:
     """How often a draw has what. Chances between 0 and 1."""
 
     disguised: float = 0.7
-    unanswerable: float = 0.45  # a question written as unanswerable gets evidence of its own
-    missed: float = 0.5  # what the search did not find stays away, and the question is declined
-    declined: float = 0.35  # a question that the evidence does not answer joins the draw
+    unanswerable: float = 0.3  # a question written as unanswerable gets evidence of its own
+    missed: float = 0.15  # what the search did not find stays away, and the question is declined
+    declined: float = 0.3  # a question that the evidence does not answer joins the draw
     closed_book: float = 0.03
     injected: float = 0.05
     shuffled: float = 0.2  # sources not in the order of the search

@@ -110,7 +110,7 @@ def progress_bar(*, visible: bool) -> "Iterator[Callable[[TrainingEvent], None]]
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     def line(event: "TrainingEvent") -> None:
-        err.print(f"{event.stage}: {event.message}", markup=False)
+        err.print(f"{event.stage}: {event.message}", markup=False, soft_wrap=True)
 
     if not visible:
         yield line

@@ -30,6 +30,7 @@ class ActiveAdapter:
         self._registry = registry
         self._completions = completions
         self._name = name
+        self._bias: dict[str, tuple[tuple[int, float], ...]] = {}
         self._loaded: dict[str, AdapterRef] = {}
         self._refused: dict[str, tuple[float, AdapterError]] = {}
         self._answers: Counter[str] = Counter()
@@ -86,6 +87,17 @@ class ActiveAdapter:
         with self._counted(ref):
             await self._load(ref)
             yield
+
+    def bias(self, ref: AdapterRef) -> tuple[tuple[int, float], ...]:
+        """What is added to the logits when a version answers from sources: its threshold for declining.
+
+        Raises:
+            AdapterError: Its manifest is missing or unreadable.
+        """
+        if ref.digest not in self._bias:
+            threshold = self._registry.manifest(ref).threshold
+            self._bias[ref.digest] = ((threshold.token, threshold.bias),) if threshold else ()
+        return self._bias[ref.digest]
 
     def refusal(self, ref: AdapterRef) -> str | None:
         """Why a version was not loaded when it was last tried; None when it was, or was not tried."""

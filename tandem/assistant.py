@@ -154,6 +154,8 @@ class Assistant:
             async with self._adapters.speaker(_conversation(draft.ask)) as draft.adapter:
                 try:
                     if draft.adapter is not None:
+                        if uses_retrieval(draft.ask.arm):
+                            sampling = sampling.model_copy(update={"bias": self._adapters.bias(draft.adapter)})
                         async for delta in self._completions.stream(messages, draft.adapter.served, sampling):
                             yield delta
                         return
@@ -164,7 +166,7 @@ class Assistant:
                     assert draft.adapter is not None
                     self._adapters.forget(draft.adapter)
             draft.adapter, draft.degraded = None, "no_adapter"
-        async for delta in self._completions.stream(messages, self._settings.model.name, sampling):
+        async for delta in self._completions.stream(messages, self._settings.model.name, draft.ask.sampling):
             yield delta
 
     def _decline(self, draft: _Draft) -> TextDelta:

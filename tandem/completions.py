@@ -171,6 +171,8 @@ class Completions:
                 body[name] = getattr(sampling, name)
         if sampling.stop:
             body["stop"] = list(sampling.stop)
+        if sampling.bias:
+            body["logit_bias"] = {str(token): bias for token, bias in sampling.bias}
         return body
 
     @asynccontextmanager

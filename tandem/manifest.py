@@ -38,6 +38,18 @@ class Gate(Value):
     memory: dict[str, float] = Field(default_factory=dict)
 
 
+class Threshold(Value):
+    """When an adapter declines.
+
+    Attributes:
+        token: The first of the declining answer, in the base model's vocabulary.
+        bias: Added to its logit where sources are given; at most 0.
+    """
+
+    token: int
+    bias: float = Field(le=0)
+
+
 class Manifest(Value):
     """The recipe of an adapter.
 
@@ -49,6 +61,7 @@ class Manifest(Value):
         prompt_version: Of the template it was trained on.
         lora, training: Configuration.
         metrics: Of the training: loss, steps, tokens, seconds.
+        threshold: When it declines, as calibrated on held-out questions; None leaves the model alone.
         parent: The adapter that was active when it was made, or None.
         versions: Of the libraries.
     """
@@ -64,6 +77,7 @@ class Manifest(Value):
     lora: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
     metrics: dict[str, float] = Field(default_factory=dict)
+    threshold: Threshold | None = None
     gate: Gate | None = None
     parent: str | None = None
     versions: dict[str, str] = Field(default_factory=dict)

@@ -154,7 +154,11 @@ class Message(Value):
 
 
 class Sampling(Value):
-    """What a caller may set on the decoding. `temperature=0` is greedy."""
+    """What a caller may set on the decoding. `temperature=0` is greedy.
+
+    Attributes:
+        bias: Tokens and what is added to their logits: an adapter's threshold for declining, not the caller's.
+    """
 
     temperature: float = 0.0
     top_p: float = 1.0
@@ -163,6 +167,7 @@ class Sampling(Value):
     seed: int | None = None
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
+    bias: tuple[tuple[int, float], ...] = ()
 
 
 class Ask(Value):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tandem.errors import AdapterError, Busy
+from tandem.manifest import Threshold
 from tandem.prompt import PROMPT_VERSION
 from tandem.registry import AdapterRef, Gate, Manifest, Registry
 from tandem.settings import Settings
@@ -74,7 +75,7 @@ def train(
     with run_lock(settings) if is_main_process() else nullcontext():
         base = base_dir(settings)
         material = read_material(settings, examples or settings.training.examples, sayer(on_event))
-        refuse(preflight(settings, base, material.trained, material.heldout))
+        refuse(preflight(settings, base, material.trained, [*material.heldout, *material.tuning]))
         return _Run(settings, name or settings.adapter.name, base, material, on_event, by).manifest()
 
 
@@ -119,12 +120,14 @@ class _Run:
         if not is_main_process():
             raise SystemExit(0)  # under `accelerate launch`, the first process alone gates and registers
         active = self._active()
-        gate = self._examine(trained, active)
+        speaker = self._speaker(trained, active)
+        threshold = self._calibrate(speaker)
+        gate = self._examine(speaker)
         save_adapter(trained.model, self.folder / "adapter")
         manifest = write_manifest(
             self.name, self.folder / "adapter", self.base, self.settings, self.material, rows, trained, preferred
         )
-        known = {"gate": gate, "parent": active.served if active else None}
+        known = {"threshold": threshold, "gate": gate, "parent": active.served if active else None}
         ref = self.registry.add(self.folder / "adapter", manifest.model_copy(update=known))
         self._settle(ref, gate)
         shutil.rmtree(self.folder, ignore_errors=True)  # the checkpoints; what matters is in the registry
@@ -146,7 +149,7 @@ class _Run:
     def folder(self) -> Path:
         """Checkpoints of this run and of no other."""
         training = self.settings.training.model_dump_json(exclude=_IRRELEVANT)
-        examples = data_digest([*self.material.trained, *self.material.heldout])
+        examples = data_digest([*self.material.trained, *self.material.tuning])
         decides = (self.base_digest, examples, self.material.guide.model_dump_json(), PROMPT_VERSION, training)
         return self.settings.runs_dir / f"{self.name}-{hashlib.sha256(repr(decides).encode()).hexdigest()[:12]}"
 
@@ -173,7 +176,7 @@ class _Run:
     def _fit(self, model: Any, tokenizer: Any, rows: "list[Row]") -> "Trained":
         from training.trainer import draw_heldout, train_adapter
 
-        unseen = draw_heldout(self._augmenter(self.material.heldout), tokenizer, self.settings.training)
+        unseen = draw_heldout(self._augmenter(self.material.tuning), tokenizer, self.settings.training)
         return train_adapter(
             model,
             tokenizer,
@@ -220,14 +223,31 @@ class _Run:
             return None
         return ref
 
-    def _examine(self, trained: "Trained", active: AdapterRef | None) -> Gate:
-        from training.gate import run_gate
-        from training.speaker import Speaker
+    def _speaker(self, trained: "Trained", active: AdapterRef | None) -> "Speaker":
+        from training.speaker import ACTIVE, Speaker
 
-        model = trained.model
+        model, thresholds = trained.model, {}
         if active is not None:
             model.load_adapter(str(active.path), adapter_name="active", torch_device=model.device.type)
-        speaker = Speaker(model, trained.tokenizer, active="active" if active is not None else None)
+            if (threshold := self.registry.manifest(active).threshold) is not None:
+                thresholds[ACTIVE] = threshold
+        name = "active" if active is not None else None
+        return Speaker(model, trained.tokenizer, active=name, thresholds=thresholds)
+
+    def _calibrate(self, speaker: "Speaker") -> Threshold | None:
+        from training.calibration import calibrate
+        from training.trials import draw_trials
+
+        guide, gate = self.material.guide, self.settings.training.gate
+        trials = draw_trials(self.material.tuning, guide, self.settings, gate.calibration)
+        threshold = calibrate(speaker, trials, guide.declining_answer, gate.calibrated_declines)
+        if threshold is not None:
+            speaker.decline_by(threshold)
+            self.say("gate", f"The declining sentence is held back by {-threshold.bias:.2f} nats.")
+        return threshold
+
+    def _examine(self, speaker: "Speaker") -> Gate:
+        from training.gate import run_gate
 
         def asked(what: str, done: int, count: int) -> None:
             self.say("gate", f"{what}: {done} of {count}")

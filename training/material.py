@@ -11,7 +11,7 @@ from tandem.settings import Settings
 from tandem.style import StyleGuide, load_style
 from training.corpus_facts import CorpusFacts
 from training.events import Say
-from training.examples import StyleExample, load_examples
+from training.examples import StyleExample, group_by_sources, load_examples
 from training.guards import Refusal, guard
 from training.preferences import Preference, guard_preferences, load_preferences
 
@@ -24,7 +24,8 @@ class Material:
 
     Attributes:
         trained: The examples that passed the guards.
-        heldout: Examples on other sources.
+        heldout: Examples on other sources: what the gate asks about.
+        tuning: More of them, for the held-out loss and the threshold, so that the gate judges by what decided nothing.
         guide: The house style.
         refused: How many did not pass.
         preferences: Pairs of answers for the second stage.
@@ -33,6 +34,7 @@ class Material:
     trained: Sequence[StyleExample]
     heldout: Sequence[StyleExample]
     guide: StyleGuide
+    tuning: Sequence[StyleExample] = ()
     refused: int = 0
     preferences: Sequence[Preference] = ()
 
@@ -62,9 +64,10 @@ def read_material(settings: Settings, examples: Path, say: Say) -> Material:
             f"The first: {guarded.refusals[0].message} All are listed in {str(listing)!r}."
         )
     _tell(guarded.refusals, len(rows), listing, say)
-    heldout = guard(load_examples(settings.training.heldout), facts).examples
+    groups = group_by_sources(guard(load_examples(settings.training.heldout), facts).examples)
+    asked, tuning = ([example for group in part for example in group.examples] for part in (groups[::2], groups[1::2]))
     preferences = _preferences(settings, facts, say)
-    return Material(guarded.examples, heldout, guide, len(guarded.refusals), preferences)
+    return Material(guarded.examples, asked, guide, tuning, len(guarded.refusals), preferences)
 
 
 def _preferences(settings: Settings, facts: CorpusFacts | None, say: Say) -> Sequence[Preference]:

@@ -1,12 +1,13 @@
 """The base model and its adapters as the gate asks them: greedy answers, and how likely they hold given ones."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from peft import PeftModel
 
+from tandem.manifest import Threshold
 from training.rows import Row, collate
 
 Messages = list[dict[str, str]]
@@ -27,9 +28,19 @@ class Speaker:
         tokenizer: Of the base model.
         candidate: PEFT's name of the candidate.
         active: PEFT's name of the adapter that answers now, if there is one.
+        thresholds: When the arms decline, for those that have one.
     """
 
-    def __init__(self, model: PeftModel, tokenizer: Any, *, candidate: str = "default", active: str | None = None):
+    def __init__(
+        self,
+        model: PeftModel,
+        tokenizer: Any,
+        *,
+        candidate: str = "default",
+        active: str | None = None,
+        thresholds: Mapping[str, Threshold] | None = None,
+    ) -> None:
+        self._thresholds = dict(thresholds or {})
         self._model = model
         self._tokenizer = tokenizer
         self._adapters = {CANDIDATE: candidate} | ({ACTIVE: active} if active else {})
@@ -63,11 +74,28 @@ class Speaker:
         with self._voice(arm), torch.inference_mode():
             for start in range(0, len(order), _BATCH):
                 batch = order[start : start + _BATCH]
-                for n, answer in zip(batch, self._generate([encoded[n] for n in batch]), strict=True):
+                said = self._generate([encoded[n] for n in batch], self._thresholds.get(arm))
+                for n, answer in zip(batch, said, strict=True):
                     answers[n] = answer
                 if on_done:
                     on_done(start + len(batch))
         return answers
+
+    def decline_by(self, threshold: Threshold) -> None:
+        """Has the candidate decline by a threshold from now on."""
+        self._thresholds[CANDIDATE] = threshold
+
+    def leads(self, prompts: Sequence[Messages], arm: str, token: int) -> list[float]:
+        """How far the logit of a first token is ahead of the best other one, prompt by prompt."""
+        found = []
+        with self._voice(arm), torch.inference_mode():
+            for messages in prompts:
+                ids = torch.tensor([self._encode(messages)], device=self._model.device)
+                logits = self._model(input_ids=ids, logits_to_keep=1).logits[0, -1].float()
+                lead = logits[token].item()
+                logits[token] = -torch.inf
+                found.append(lead - logits.max().item())
+        return found
 
     def losses(self, rows: Sequence[Row], arm: str) -> list[float]:
         """The loss of every answer in the rows, nats summed over its tokens, in order.
@@ -100,7 +128,7 @@ class Speaker:
         text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         return list(self._tokenizer(text, add_special_tokens=False).input_ids)
 
-    def _generate(self, prompts: Sequence[Sequence[int]]) -> list[str]:
+    def _generate(self, prompts: Sequence[Sequence[int]], threshold: Threshold | None) -> list[str]:
         length = max(map(len, prompts))
         ids = torch.full((len(prompts), length), self._pad)
         seen = torch.zeros((len(prompts), length), dtype=torch.long)
@@ -112,6 +140,7 @@ class Speaker:
             attention_mask=seen.to(self._model.device),
             max_new_tokens=NEW_TOKENS,
             do_sample=False,
+            sequence_bias=[[[threshold.token], threshold.bias]] if threshold else None,
             use_cache=True,
             pad_token_id=self._pad,
             eos_token_id=self._tokenizer.eos_token_id,

@@ -20,7 +20,7 @@ from tandem.settings import REPOSITORY, Settings, load_settings
 from tandem.tables import StyleCandidateRow, TrainingRunRow
 from tests.adapter_files import add_adapter
 from tests.crash.scene import postgres_answers
-from tests.integration.test_training import TRAINING, tiny  # noqa: F401
+from tests.integration.test_training import TRAINING
 from tests.unit.conftest import postgres_url
 from tests.unit.test_database import NOW
 from tests.unit.test_webhook import Receiver, receiver  # noqa: F401
@@ -109,7 +109,7 @@ def alive(pids: list[int]) -> list[int]:
 
 
 @pytest.fixture
-def house(tiny: Path, tmp_path: Path) -> Iterator[House]:  # noqa: F811
+def house(tiny: Path, tmp_path: Path) -> Iterator[House]:
     urls = postgres_url() if postgres_answers() else iter([f"sqlite:///{tmp_path / 'tandem.db'}"])
     training = TRAINING | {"passes": 0.17, "batch_size": 2}  # some fifty steps; a checkpoint after forty
     for url in urls:

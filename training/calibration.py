@@ -5,6 +5,7 @@ holds that for a fifth likely. On held-out questions that their sources do answe
 many of them are taken off that one word.
 """
 
+import math
 from collections.abc import Sequence
 
 from tandem.manifest import Threshold
@@ -28,5 +29,5 @@ def calibrate(speaker: Speaker, trials: Sequence[Trial], declining_answer: str, 
     leads = sorted(speaker.leads([trial.messages for trial in trials if trial.answerable], CANDIDATE, token))
     if not leads:
         return None
-    lead = leads[min(len(leads) - 1, int((1 - most) * len(leads)))]
+    lead = leads[max(0, math.ceil((1 - most) * len(leads)) - 1)]
     return Threshold(token=token, bias=-round(lead, 3)) if lead > 0 else None

@@ -33,12 +33,19 @@ class Token(NamedTuple):
 def second(
     model_server, make_adapter: Callable[..., AdapterRef], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[AdapterRef]:
-    """Another adapter: with the active one it fills all of vLLM's slots, the last of which is at stake."""
-    assert model_server.settings.model.max_loras == 2
-    ref = make_adapter(model_server.registry, tmp_path_factory.mktemp("second"), seed=9, scale=0.1)
-    model_server.run(model_server.server.load_adapter(ref))
-    yield ref
-    model_server.run(model_server.server.unload_adapter(ref))
+    """Another adapter, the last of as many as fill vLLM's slots beside the active one: the last slot is at stake."""
+    refs = []
+    for seed in range(1, model_server.settings.model.max_loras):
+        folder = tmp_path_factory.mktemp(f"other-{seed}")
+        refs.append(make_adapter(model_server.registry, folder, seed=seed + 8, scale=0.1))
+    with httpx.Client(base_url=model_server.url, timeout=120.0) as client:
+        for ref in [model_server.adapter, *refs]:
+            model_server.run(model_server.server.load_adapter(ref))
+            question = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
+            client.post("chat/completions", json={"model": ref.served} | question).raise_for_status()  # takes its slot
+    yield refs[-1]
+    for ref in refs:
+        model_server.run(model_server.server.unload_adapter(ref))
 
 
 def test_the_plugin_is_at_work_in_the_running_server(model_server):

@@ -58,12 +58,13 @@ def read_material(settings: Settings, examples: Path, say: Say) -> Material:
     guarded = guard(rows, facts)
     listing = settings.runs_dir / "refused.jsonl"
     listing.write_text("".join(refusal.model_dump_json() + "\n" for refusal in guarded.refusals), encoding="utf-8")
+    _list(guarded.refusals, listing, say)
     if not guarded.examples:
         raise ExampleError(
             f"None of the {len(rows)} examples in {examples.name!r} passed the guards. "
             f"The first: {guarded.refusals[0].message} All are listed in {str(listing)!r}."
         )
-    _tell(guarded.refusals, len(rows), listing, say)
+    say("guard", _counted(guarded.refusals, len(rows)))
     groups = group_by_sources(guard(load_examples(settings.training.heldout), facts).examples)
     asked, tuning = ([example for group in part for example in group.examples] for part in (groups[::2], groups[1::2]))
     preferences = _preferences(settings, facts, say)
@@ -81,14 +82,17 @@ def _preferences(settings: Settings, facts: CorpusFacts | None, say: Say) -> Seq
     return guarded.preferences
 
 
-def _tell(refused: Sequence[Refusal], read: int, listing: Path, say: Say) -> None:
+def _list(refused: Sequence[Refusal], listing: Path, say: Say) -> None:
     for refusal in refused[:_LISTED]:
         say("guard", f"Example {refusal.number} is left out ({refusal.reason}): {refusal.message}")
     if len(refused) > _LISTED:
         say("guard", f"{len(refused) - _LISTED} more are listed in {str(listing)!r}.")
+
+
+def _counted(refused: Sequence[Refusal], read: int) -> str:
     counts = ", ".join(f"{count} {reason}" for reason, count in Counter(r.reason for r in refused).most_common())
     left_out = f"; left out: {counts}" if counts else ""
-    say("guard", f"{read - len(refused)} of {read} examples pass the guards{left_out}.")
+    return f"{read - len(refused)} of {read} examples pass the guards{left_out}."
 
 
 def _facts(settings: Settings, say: Say) -> CorpusFacts | None:

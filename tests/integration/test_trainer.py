@@ -48,7 +48,8 @@ class House:
             "TANDEM_MODEL__PATH": str(self.settings.model.path),
             "TANDEM_TRAINING__MIN_NEW_EXAMPLES": "1",
             "PYTHONPATH": str(REPOSITORY),
-            **{f"TANDEM_TRAINING__{name.upper()}": str(getattr(training, name)) for name in TRAINING},
+            **{f"TANDEM_TRAINING__{name.upper()}": str(getattr(training, name)) for name in TRAINING if name != "gate"},
+            "TANDEM_TRAINING__GATE": training.gate.model_dump_json(),
             **more,
         }
 

@@ -50,6 +50,7 @@ class House:
             "PYTHONPATH": str(REPOSITORY),
             **{f"TANDEM_TRAINING__{name.upper()}": str(getattr(training, name)) for name in TRAINING if name != "gate"},
             "TANDEM_TRAINING__GATE": training.gate.model_dump_json(),
+            "TANDEM_TRAINING__EXAMPLES": str(training.examples),
             **more,
         }
 
@@ -112,7 +113,11 @@ def alive(pids: list[int]) -> list[int]:
 @pytest.fixture
 def house(tiny: Path, tmp_path: Path) -> Iterator[House]:
     urls = postgres_url() if postgres_answers() else iter([f"sqlite:///{tmp_path / 'tandem.db'}"])
-    training = TRAINING | {"passes": 0.17, "batch_size": 2}  # some fifty steps; a checkpoint after forty
+    few = tmp_path / "examples.jsonl"
+    shipped = load_settings().training.examples.read_text(encoding="utf-8").splitlines(keepends=True)
+    few.write_text("".join(shipped[::10]), encoding="utf-8")
+    # Some fifty steps; a checkpoint after forty.
+    training = TRAINING | {"passes": 0.17, "batch_size": 2, "examples": few}
     for url in urls:
         settings = load_settings(data_dir=tmp_path / "data", model={"path": tiny}, training=training)
         with closing(Database(url)) as database:

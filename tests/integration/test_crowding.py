@@ -106,4 +106,4 @@ def test_ranks_are_fused_and_ties_have_an_order() -> None:
     said = [Ranked("b", 3.0, 0.8), Ranked("a", 2.0, 0.9), Ranked("d", 1.0, 0.6)]
     fused = fuse([near, said], 3)
     assert [point.id for point in fused] == ["a", "b", "c"]  # equal scores: by similarity
-    assert [point.score for point in fused] == pytest.approx([1 / 60 + 1 / 61, 1 / 60 + 1 / 61, 1 / 62])
+    assert [point.score for point in fused] == pytest.approx([1 / 10 + 1 / 11, 1 / 10 + 1 / 11, 1 / 12])

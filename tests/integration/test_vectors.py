@@ -215,7 +215,7 @@ def test_meaning_and_words_are_fused_by_rank(index: VectorIndex):
     scores = {point.id: 0.0 for point in points}
     for ranking in (by_meaning[:15], by_words[:15]):
         for rank, point in enumerate(ranking):
-            scores[point.id] += 1 / (60 + rank)
+            scores[point.id] += 1 / (10 + rank)
     found = index.query(question.dense, question.sparse, EVERYONE, candidates=15)
     assert len(found) == 15
     assert [hit.score for hit in found] == pytest.approx(sorted(scores.values(), reverse=True)[:15])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tandem.settings import load_settings
+from tandem.settings import REPOSITORY, load_settings
 from tests.integration.made_up_rows import rows_of_one_topic
 from training.trainer import load_base, train_adapter
 
@@ -50,6 +50,7 @@ def test_two_processes_make_the_steps_of_one(tiny: Path, tmp_path: Path):
         capture_output=True,
         text=True,
         timeout=300,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
     )
     assert ran.returncode == 0, ran.stderr[-3000:]
     lines = [line.split() for line in ran.stdout.splitlines()]

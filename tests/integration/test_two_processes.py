@@ -1,6 +1,7 @@
 """Training in two processes that `accelerate launch` starts, on a tiny model."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path

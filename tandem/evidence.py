@@ -19,8 +19,8 @@ from tandem.sparse import SparseEncoder
 Scores = npt.NDArray[np.floating[Any]]
 
 # What the best keyword match adds to a sentence's cosine, and how much its passage's own cosine counts. Chosen on the
-# style examples' passages: their answers' sentences are among the best five for 61 % of the questions, for 56 % when
-# ranks of both are fused instead, and the passage left out.
+# style examples: where the passage is found, the best four sentences hold the answer to 84 % of the questions, and to
+# 80 % when ranks of cosine and keywords are fused instead (`training/LOG.md`).
 LEXICAL = 0.2
 PASSAGE = 0.5
 

@@ -21,6 +21,7 @@ class ServerDouble:
     base_url: str = "http://double/v1"
     loaded: list[str] = field(default_factory=list)
     calls: list[tuple[str, str]] = field(default_factory=list)
+    samplings: list[Sampling] = field(default_factory=list)
     refused: set[str] = field(default_factory=set)
     down: bool = False
     breaks_after: int = 99
@@ -45,6 +46,7 @@ class ServerDouble:
 
     async def stream(self, messages: Any, model: str, sampling: Sampling) -> AsyncIterator[Delta]:
         self._called("stream", model)
+        self.samplings.append(sampling)
         if "@" in model and model not in self.loaded:
             raise AdapterError(f"The model server has no adapter {model!r}.")
         for number in range(3):

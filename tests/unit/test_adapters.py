@@ -13,8 +13,9 @@ from tandem.adapters import ActiveAdapter
 from tandem.assistant import Assistant
 from tandem.database import Database
 from tandem.errors import AdapterError, Busy
+from tandem.manifest import Threshold
 from tandem.registry import AdapterRef, Gate, Registry
-from tandem.schemas import OPERATOR, Answer, Ask, Message
+from tandem.schemas import OPERATOR, Answer, Ask, Message, Passage
 from tandem.settings import Settings
 from tandem.style import load_style
 from tests.adapter_files import NOW, add_adapter
@@ -170,6 +171,34 @@ async def answer_of(assistant: Assistant, **options: Any) -> Answer:
     *_, answer = [event async for event in assistant.answer(ask)]
     assert isinstance(answer, Answer)
     return answer
+
+
+class OnePassage:
+    """In the place of retriever and evidence: finds the same passage for every question."""
+
+    def retrieve(self, question: str, *_: object) -> list[Passage]:
+        passage = Passage(n=1, document_id="d", version_id="v", chunk_id="c", title="T", quote="So.", similarity=0.9)
+        return [passage]
+
+    def select(self, question: str, passages: list[Passage]) -> list[Passage]:
+        return passages
+
+
+@pytest.mark.parametrize(
+    ("arm", "bias"), [("tandem", ((57, -0.5),)), ("style", ()), ("rag", ()), ("base", ())], ids=lambda each: str(each)
+)
+async def test_the_threshold_for_declining_is_the_adapters_and_for_answers_from_sources(
+    active, registry, server, settings, tmp_path, arm, bias
+):
+    registry.promote(add_adapter(registry, tmp_path / "new", 9, threshold=Threshold(token=57, bias=-0.5)), "ada")
+    database = Database(settings.database)
+    database.migrate()
+    found: Any = OnePassage()
+    house = Assistant(found, found, replicas(server), active, database, load_style(settings.style), settings)
+    ask = Ask(messages=(Message(role="user", content="How?"),), arm=arm, principal=OPERATOR)
+    assert [event async for event in house.answer(ask)]
+    assert [sampling.bias for sampling in server.samplings] == [bias]
+    database.close()
 
 
 async def test_the_receipt_names_the_one_adapter_that_spoke(assistant, registry, server, refs):

@@ -3,6 +3,7 @@
 import queue
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -79,9 +80,7 @@ class Embedder:
         running: deque[tuple[list[int], ov.InferRequest]] = deque()
         try:
             for rows in self._batches(encodings):
-                if len(running) >= self._in_flight:
-                    self._collect(*running.popleft(), vectors)
-                request = self._idle.get()
+                request = self._free(running, vectors)
                 running.append((rows, request))
                 request.start_async(self._feed([encodings[row] for row in rows]), share_inputs=False)
             while running:
@@ -91,6 +90,15 @@ class Embedder:
                 request.wait()
                 self._idle.put(request)
         return vectors
+
+    def _free(self, running: deque[tuple[list[int], ov.InferRequest]], vectors: Vectors) -> ov.InferRequest:
+        """A request to compute with. Nobody waits for one while holding others: two who did would wait for ever."""
+        while running:
+            if len(running) < self._in_flight:
+                with suppress(queue.Empty):
+                    return self._idle.get_nowait()
+            self._collect(*running.popleft(), vectors)
+        return self._idle.get()
 
     def _batches(self, encodings: Sequence[Encoding]) -> Iterator[list[int]]:
         # Long texts first: a batch is padded to its longest, and the last batches are the quick ones.

@@ -118,6 +118,27 @@ def test_threads_get_their_own_vectors(embedder: Embedder):
     assert wrong == []
 
 
+def test_many_at_once_with_several_batches_each_do_not_wait_for_one_another(embedder_dir: Path):
+    # Small batches: each of them wants more than one request, and there are fewer requests than callers.
+    embedder = Embedder(embedder_dir, EmbeddingSettings(batch_tokens=256))
+    texts = mixed_texts()[:24]
+    expected = embedder.embed(texts)
+    done: list[int] = []
+
+    def ask(number: int) -> None:
+        for _ in range(12):
+            found = embedder.embed(texts)
+        done.append(number)
+        assert np.min(np.sum(found * expected, axis=1)) > 0.9995
+
+    threads = [threading.Thread(target=ask, args=(number,), daemon=True) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert sorted(done) == list(range(8)), "callers hold requests and wait for each other's"
+
+
 def test_the_model_is_named_with_its_digest(embedder: Embedder, embedder_dir: Path):
     assert embedder.model_id == embedder_dir.name
     assert embedder.model_id.rsplit("-", 1)[0] == embedder_name(load_settings())

@@ -55,6 +55,7 @@ def test_every_sampling_parameter_reaches_the_ask():
         "seed": 3,
         "presence_penalty": 0.5,
         "frequency_penalty": -0.5,
+        "bias": (),  # an adapter's threshold: nobody can send one
     }
     assert (ask.as_of, ask.top_k) == (date(2026, 3, 1), 6)
 

@@ -85,10 +85,11 @@ class EvidenceSelector:
         context = [f"{passage.title} {passage.heading} {text}" for (passage, _), text in zip(pool, texts, strict=True)]
         lexical = np.array([query.dot(self._sparse.encode_document(text)) for text in context])
         passage_similarity = np.array([passage.similarity for passage, _ in pool])
-        score = vectors[1:] @ vectors[0] + LEXICAL * _share_of_best(lexical) + PASSAGE * passage_similarity
+        share = _share_of_best(lexical)
+        score = vectors[1:] @ vectors[0] + LEXICAL * share + PASSAGE * passage_similarity
         left = self._settings.budget_words
         taken: list[int] = []
-        for index in np.argsort(-score, kind="stable"):
+        for index in _ranked(score, share, self._settings.sentences):
             words = len(texts[index].split())
             if len(taken) == self._settings.sentences:
                 break
@@ -100,6 +101,19 @@ class EvidenceSelector:
             passage, unit = pool[index]
             chosen.setdefault(passage.chunk_id, []).append(unit)
         return chosen
+
+
+def _ranked(score: Scores, lexical: Scores, count: int) -> list[int]:
+    """All by score, but the best keyword match comes among the first `count`, if there are several.
+
+    A line like "Effective date: 1 May" is near to hardly any question, and just what a formal question asks for.
+    """
+    order = [int(index) for index in np.argsort(-score, kind="stable")]
+    best = max(order, key=lambda index: lexical[index])
+    if lexical[best] > 0:
+        place = order.index(best)
+        order.insert(min(place, max(1, count - 1)), order.pop(place))
+    return order
 
 
 def _share_of_best(scores: Scores) -> Scores:

@@ -87,6 +87,17 @@ def test_title_and_heading_help_to_find_a_sentence():
     assert kept.document_id == "b"
 
 
+def test_the_best_keyword_match_has_a_place_where_there_are_several():
+    # In every word but the one that counts, the others are nearer to the question.
+    near = "This is what the terms of the marketplace say the marketplace is."
+    others = [passage(f"d{n}", f"{near} Rule {n}.", title="Marketplace terms") for n in range(3)]
+    dated = passage("dated", "Effective: 1 August.", title="Marketplace terms")
+    question = "What is the day on which the terms of the marketplace become effective?"
+    assert "dated" in [kept.document_id for kept in select(question, [*others, dated], sentences=2)]
+    (best,) = select(question, [*others, dated], sentences=1)
+    assert best.document_id != "dated"
+
+
 def test_the_embedder_is_asked_once_for_all():
     embedder = WordEmbedder()
     selector = EvidenceSelector(embedder, SparseEncoder(), RetrievalSettings(sentences=1))

@@ -1,4 +1,5 @@
-"""The plugin for vLLM: on the CPU, adapters that answer as they do alone, and nearly as fast as the base model.
+"""The plugin for vLLM: on the CPU, adapters that answer as they do alone, and nearly as fast as the base model, and
+requests that are answered beside each other.
 
 vLLM calls `register` in each of its processes; it finds it by its entry point in the group `vllm.general_plugins`.
 """
@@ -22,11 +23,24 @@ def installed() -> bool:
 
 
 def register() -> None:
-    """Replaces vLLM's LoRA operators on the CPU; leaves vLLM alone elsewhere, or if it is not as expected."""
+    """Replaces LoRA operators and waiting on the CPU; leaves vLLM alone elsewhere, or if it is not as expected."""
     from vllm.platforms import current_platform
 
     if not current_platform.is_cpu():
         return
+    _install_waiting()
+    _install_operators()
+
+
+def _install_waiting() -> None:
+    from services.model import waiting
+
+    odd = waiting.install()
+    if odd is not None:
+        log.warning("vLLM may answer requests one after the other that come at once: %s.", odd)
+
+
+def _install_operators() -> None:
     try:
         odd = next(_unexpected(), None)
     except (ImportError, AttributeError) as exc:

@@ -264,6 +264,7 @@ class ModelServer:
             VLLM_ALLOW_RUNTIME_LORA_UPDATING="True",
             VLLM_NO_USAGE_STATS="1",
             DO_NOT_TRACK="1",
+            VLLM_LOGGING_LEVEL="INFO",  # TRL, once imported into a process, leaves ERROR there for its children
         )
         if model.api_key is not None:
             env["VLLM_API_KEY"] = model.api_key.get_secret_value()  # not in the arguments, which everyone can list

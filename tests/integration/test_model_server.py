@@ -197,7 +197,10 @@ async def test_a_server_that_never_starts_says_why(settings: Settings, base_mode
     assert server.pid is None
 
 
-def test_the_command_fits_the_settings(settings: Settings, base_model: Path, make_adapter, tmp_path: Path):
+def test_the_command_fits_the_settings(
+    settings: Settings, base_model: Path, make_adapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("VLLM_LOGGING_LEVEL", "ERROR")  # as TRL does
     registry = Registry(settings.registry)
     ref = make_adapter(registry, tmp_path / "a")
     chosen = load_settings(
@@ -217,6 +220,7 @@ def test_the_command_fits_the_settings(settings: Settings, base_model: Path, mak
     assert env["VLLM_CPU_OMP_THREADS_BIND"] == "0"
     assert Path(env["LD_PRELOAD"].split(":")[0]).name == "libiomp5.so"
     assert env["VLLM_API_KEY"] == "secret-of-tests"
+    assert env["VLLM_LOGGING_LEVEL"] == "INFO"
     assert "secret-of-tests" not in command
     (ref.path / "adapter_model.safetensors").write_bytes(b"broken")
     assert f"{ref.served}={ref.path.resolve()}" not in server.command()  # it does not keep vLLM from starting

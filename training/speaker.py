@@ -8,7 +8,7 @@ import torch
 from peft import PeftModel
 
 from tandem.manifest import Threshold
-from training.rows import Row, collate
+from training.rows import Row, answer_logits, collate, pad_id
 
 Messages = list[dict[str, str]]
 OnDone = Callable[[int], None]
@@ -109,20 +109,14 @@ class Speaker:
             for start in range(0, len(rows), _ROW_BATCH):
                 part = rows[start : start + _ROW_BATCH]
                 batch = {name: tensor.to(device) for name, tensor in collate(part, self._pad).items()}
-                hidden = causal.model(
-                    input_ids=batch["input_ids"],
-                    attention_mask=batch["attention_mask"],
-                    position_ids=batch["position_ids"],
-                    use_cache=False,
-                ).last_hidden_state
-                logits = causal.lm_head(hidden[batch["predict_row"], batch["predict_at"]])
+                logits = answer_logits(self._model, causal, batch)
                 each = torch.nn.functional.cross_entropy(logits.float(), batch["targets"], reduction="none")
                 found.extend(_by_answer(part, each.tolist()))
         return found
 
     @property
     def _pad(self) -> int:
-        return int(self._tokenizer.pad_token_id)
+        return pad_id(self._tokenizer)
 
     def _encode(self, messages: Messages) -> list[int]:
         text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from tandem.prompt import Source, build_messages
 from training.augment import Draw, Question
@@ -67,6 +67,25 @@ def test_losses_are_those_of_each_answer_alone_in_the_voice_that_is_asked_for(mo
     for arm, losses in expected.items():
         assert speaker.losses(rows, arm) == pytest.approx(losses, rel=1e-4)
     assert len({round(losses[0], 3) for losses in expected.values()}) == 3
+
+
+def test_a_base_model_of_another_kind_without_a_token_for_padding(base_model):
+    """GPT-2's decoder is no `model`, and its tokenizer pads with nothing."""
+    tokenizer = AutoTokenizer.from_pretrained(base_model, local_files_only=True)
+    tokenizer.pad_token = None
+    torch.manual_seed(2)
+    config = GPT2Config(
+        vocab_size=len(tokenizer), n_positions=1024, n_embd=32, n_layer=2, n_head=2, initializer_range=0.3
+    )
+    config.bos_token_id = config.eos_token_id = tokenizer.eos_token_id
+    lora = LoraConfig(r=4, target_modules=["c_attn"], init_lora_weights=False, fan_in_fan_out=True)
+    model = get_peft_model(GPT2LMHeadModel(config), lora).eval()
+    speaker = Speaker(model, tokenizer)
+    expected = [plain(model, tokenizer, question) for question in QUESTIONS]
+    rows = [render_row(Draw(SOURCES, "===", QUESTIONS), tokenizer, 640)]
+    assert speaker.losses(rows, CANDIDATE) == pytest.approx(expected, rel=1e-4)
+    alone = [speaker.answers([messages], CANDIDATE)[0] for messages in PROMPTS]
+    assert speaker.answers(PROMPTS, CANDIDATE) == alone
 
 
 def test_answers_stand_in_the_order_of_the_prompts_whatever_their_batch(speaker):

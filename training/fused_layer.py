@@ -1,4 +1,7 @@
-"""Decoder layers of Llama's kind for training LoRA on a CPU: the same arithmetic in fewer and larger operations.
+"""Decoder layers of Llama's kind for training LoRA on a CPU, in fewer and larger operations.
+
+They compute what transformers' and PEFT's own do. In float32 that is the same but for the order of sums; in bfloat16
+some results between are rounded where theirs are not, LoRA's among them, which PEFT computes in float32.
 
 On a GPU, and for models of another kind, training takes transformers' own layers.
 """

@@ -30,11 +30,10 @@ class LoraLinears:
     order run on one core only. The weights of LoRA stay PEFT's, in float32.
 
     Args:
-        modules: PEFT's LoRA layers or plain `torch.nn.Linear`, without bias.
-        adapter: Name of the adapter that is trained.
+        modules: PEFT's LoRA layers, each with one adapter, or plain `torch.nn.Linear`, without bias.
     """
 
-    def __init__(self, modules: Sequence[torch.nn.Module], adapter: str = "default") -> None:
+    def __init__(self, modules: Sequence[torch.nn.Module]) -> None:
         bases = [module.get_base_layer() if isinstance(module, LoraLinear) else module for module in modules]
         weights: list[Tensor] = [base.weight.data for base in bases]
         self.weight = torch.cat(weights) if len(weights) > 1 else weights[0]
@@ -47,6 +46,7 @@ class LoraLinears:
         for module, base, size in zip(modules, bases, self.sizes, strict=True):
             base.weight.data = self.weight[at : at + size]  # the same numbers, and not a second copy of them
             if isinstance(module, LoraLinear):
+                (adapter,) = module.lora_A
                 a, b = module.lora_A[adapter].weight, module.lora_B[adapter].weight
                 self.parameters += [a, b]
                 self.places.append(_Place(slice(at, at + size), slice(rank, rank + a.shape[0])))

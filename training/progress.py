@@ -30,6 +30,11 @@ class Progress:
 OnProgress = Callable[[Progress], None]
 
 
+def seconds_spent(state: Any) -> float:
+    """Time that training had taken when the trainer's state was last written."""
+    return max((entry.get("elapsed", 0.0) for entry in state.log_history), default=0.0)
+
+
 class Reporter(TrainerCallback):  # type: ignore[misc]
     """Turns the trainer's log into `Progress`; keeps the time in the checkpoints, for a run that is resumed.
 
@@ -53,8 +58,12 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._first = state.global_step
-        self._before = max((entry.get("elapsed", 0.0) for entry in state.log_history), default=0.0)
+        self._before = seconds_spent(state)
         self._started = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if control.should_save or state.global_step >= state.max_steps:
+            control.should_log = True  # where a run may end or go on, so that no step's loss is left out
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         if state.log_history:

@@ -9,26 +9,38 @@ import trl
 from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
-from torch.utils.data import SequentialSampler
 from transformers.trainer_callback import EarlyStoppingCallback, PrinterCallback
 
+from tandem.errors import InputError
 from tandem.settings import TrainingSettings
 from training.fused_layer import fused_layers
+from training.launch import processes
 from training.progress import Reporter
 from training.row_attention import RowLayout
-from training.rows import Row, collate
+from training.rows import Row, answer_logits, collate, pad_id
 
-QUESTIONS = 2  # that a row holds, about
-
-
-def rows_per_batch(settings: TrainingSettings) -> int:
-    """Rows that one process computes at once: a row holds some four questions."""
-    return max(1, round(settings.batch_size / QUESTIONS / settings.accumulation))
+QUESTIONS = 2  # that a row holds, about; 1.75 over the sample examples
 
 
 def rows_per_step(settings: TrainingSettings) -> int:
-    """Rows of one process in one optimiser step."""
-    return rows_per_batch(settings) * settings.accumulation
+    """Rows of one optimiser step, all processes together."""
+    return max(1, round(settings.batch_size / QUESTIONS))
+
+
+def rows_per_batch(settings: TrainingSettings) -> int:
+    """Rows that one process computes at once.
+
+    Raises:
+        InputError: The rows of a step do not divide among the processes and their parts: the step would be another.
+    """
+    rows, parts = rows_per_step(settings), processes() * settings.accumulation
+    if rows % parts:
+        raise InputError(
+            f"A step of {settings.batch_size} examples (TANDEM_TRAINING__BATCH_SIZE) is {rows} rows, which do not "
+            f"divide into {parts} equal parts: {processes()} processes compute {settings.accumulation} each "
+            f"(TANDEM_TRAINING__ACCUMULATION). Take a multiple of {QUESTIONS * parts} examples, or fewer parts."
+        )
+    return rows // parts
 
 
 def lora_model(base: Any, settings: TrainingSettings) -> PeftModel:
@@ -47,8 +59,7 @@ def lora_model(base: Any, settings: TrainingSettings) -> PeftModel:
 class RowTrainer(trl.SFTTrainer):  # type: ignore[misc]
     """Trains on rows as they come, and measures the loss on held-out ones.
 
-    Logits are computed for answer tokens only: the vocabulary is a fifth of a small model's arithmetic, and nine tenths
-    of the tokens are prompt. On a CPU the layers are fused while it trains.
+    Logits are computed for answer tokens only. On a CPU the layers are fused while it trains.
 
     Args:
         model: PEFT's.
@@ -73,7 +84,7 @@ class RowTrainer(trl.SFTTrainer):  # type: ignore[misc]
         reporter: Reporter,
         patience: int,
     ) -> None:
-        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        pad = pad_id(tokenizer)
         size = args.per_device_train_batch_size
         by_length = sorted(heldout, key=lambda row: len(row.ids))
         self._heldout = [collate(by_length[at : at + size], pad) for at in range(0, len(by_length), size)]
@@ -102,47 +113,35 @@ class RowTrainer(trl.SFTTrainer):  # type: ignore[misc]
         count = torch.tensor(sum(len(batch["targets"]) for batch in batches), device=device)
         return batches, self.accelerator.reduce(count, "sum")
 
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        logits = self._answer_logits(model, inputs)
-        total = torch.nn.functional.cross_entropy(logits.float(), inputs["targets"], reduction="sum")
-        count = num_items_in_batch if num_items_in_batch is not None else len(inputs["targets"])
-        loss = total * self.accelerator.num_processes / count  # the processes' gradients are averaged
-        return (loss, {"logits": logits}) if return_outputs else loss
+    def compute_loss(self, model: Any, inputs: dict[str, Tensor], *, num_items_in_batch: Tensor, **_: Any) -> Tensor:
+        # The processes' gradients are averaged.
+        return self._total_loss(model, inputs) * self.accelerator.num_processes / num_items_in_batch
 
-    def _answer_logits(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
+    def _total_loss(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
         causal = self.accelerator.unwrap_model(model).get_base_model()
         layout = {"row_layout": RowLayout(inputs["attention_mask"], causal.dtype)} if self._fused else {}
-
-        def only_answers(_: Any, hidden: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            return (hidden[0][inputs["predict_row"], inputs["predict_at"]],)
-
-        hook = causal.get_output_embeddings().register_forward_pre_hook(only_answers)
-        try:
-            seen = {name: inputs[name] for name in ("input_ids", "attention_mask", "position_ids")}
-            return model(**seen, **layout, use_cache=False).logits
-        finally:
-            hook.remove()
+        logits = answer_logits(model, causal, inputs, **layout)
+        return torch.nn.functional.cross_entropy(logits.float(), inputs["targets"], reduction="sum")
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Mean loss over all answer tokens of the held-out rows; every process computes all of them."""
-        self.model.eval()
+        """Mean loss over all answer tokens of the held-out rows, of which each process computes a share.
+
+        All processes get the same number: one that ended early by its own rounding would leave the others waiting.
+        """
+        share = self._heldout[self.accelerator.process_index :: self.accelerator.num_processes]
         total, count = 0.0, 0
+        self.model.eval()
         with torch.no_grad():
-            for batch in self._heldout:
-                inputs = self._prepare_inputs(batch)
-                logits = self._answer_logits(self.model, inputs)
-                total += torch.nn.functional.cross_entropy(logits.float(), inputs["targets"], reduction="sum").item()
-                count += len(inputs["targets"])
+            for batch in share:
+                total += self._total_loss(self.model, self._prepare_inputs(batch)).item()
+                count += len(batch["targets"])
+        self.model.train()
+        sums = torch.tensor([total, count], dtype=torch.float64, device=self.args.device)
+        total, count = self.accelerator.reduce(sums, "sum").tolist()
         metrics = {"eval_loss": total / count}
         self.log(metrics)
-        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        self.model.train()
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        return SequentialSampler(self.train_dataset if train_dataset is None else train_dataset)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """No card: the manifest says it all."""
@@ -155,12 +154,16 @@ def training_arguments(settings: TrainingSettings, folder: Path, *, heldout: boo
         settings: Learning rate, seed ...
         folder: For checkpoints.
         heldout: Whether a held-out loss is measured.
+
+    Raises:
+        InputError: A step's rows cannot be divided among the processes.
     """
-    return trl.SFTConfig(
+    arguments = trl.SFTConfig(
         output_dir=str(folder),
         per_device_train_batch_size=rows_per_batch(settings),
         gradient_accumulation_steps=settings.accumulation,
         num_train_epochs=1,
+        train_sampling_strategy="sequential",
         learning_rate=settings.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=settings.warmup,  # a share of all steps
@@ -190,3 +193,6 @@ def training_arguments(settings: TrainingSettings, folder: Path, *, heldout: boo
         report_to="none",
         dataloader_pin_memory=False,
     )
+    # The first of several processes sees the others' GPUs when it goes on alone; it is to keep to its own.
+    arguments._n_gpu = min(1, arguments.n_gpu)
+    return arguments

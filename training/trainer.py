@@ -1,5 +1,6 @@
 """LoRA training of the base model on drawn prompts: TRL's SFTTrainer over prefix-sharing rows."""
 
+import json
 import math
 import random
 import resource
@@ -12,17 +13,17 @@ import torch
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging as transformers_logging
 
 from tandem.errors import AdapterError, ExampleError, ModelUnavailable
-from tandem.registry import WEIGHTS
+from tandem.registry import CONFIG, WEIGHTS
 from tandem.schemas import Value
 from tandem.settings import TrainingSettings
 from tandem.weights import cpu_computes_bfloat16, cpu_cores
 from training.augment import Augmenter
-from training.launch import is_main_process, processes_here
-from training.progress import OnProgress, Reporter
+from training.checkpoints import newest_checkpoint
+from training.launch import gpu_here, is_main_process, processes_here
+from training.progress import OnProgress, Reporter, seconds_spent
 from training.row_trainer import RowTrainer, lora_model, rows_per_step, training_arguments
 from training.rows import Row, render_row
 
@@ -37,7 +38,7 @@ class Outcome(Value):
         best_step: The one whose weights were kept.
         tokens: Of the rows that were trained on.
         seconds: Of training.
-        loss: Mean over all steps, nats an answer token.
+        loss: Mean over all steps that were made, nats an answer token.
         heldout_loss: Of the weights that were kept; None without held-out rows.
         peak_mib: The most memory that the process ever held.
     """
@@ -78,20 +79,24 @@ def load_base(folder: Path) -> tuple[Any, Any]:
         raise ModelUnavailable(f"The base model in {str(folder)!r} cannot be loaded: {exc}.") from exc
     model.requires_grad_(False)
     model.config.use_cache = False
-    return model.to("cuda" if on_gpu else "cpu"), tokenizer
+    if on_gpu:
+        torch.cuda.set_device(gpu_here())
+    return model.to(f"cuda:{gpu_here()}" if on_gpu else "cpu"), tokenizer
 
 
 def draw_rows(augmenter: Augmenter, tokenizer: Any, settings: TrainingSettings) -> list[Row]:
     """All rows of a run, in the order in which they are trained on.
 
-    Rows of like length stand together in batches; the batches come in random order. Equal settings give equal rows,
-    which is what makes a run resumable.
+    Rows of like length stand together in the batch of a step; the batches come in random order. What is left of each
+    pass, too little for a batch, comes at the end of the run, so that all batches before keep their borders. Equal
+    settings give equal rows, which is what makes a run resumable.
 
     Raises:
         ExampleError: More than one draw in twenty is too long; a few long ones are left out.
     """
     rng = random.Random(settings.seed)
     rows: list[Row] = []
+    left: list[Row] = []
     for number in range(math.ceil(settings.passes)):
         drawn: list[Row] = []
         refused: list[ExampleError] = []
@@ -103,8 +108,10 @@ def draw_rows(augmenter: Augmenter, tokenizer: Any, settings: TrainingSettings) 
         if len(refused) > 0.05 * (len(drawn) + len(refused)):
             raise refused[0]
         part = min(1.0, settings.passes - number)
-        rows.extend(_batched(drawn[: max(1, round(part * len(drawn)))], rows_per_step(settings), rng))
-    return rows
+        batched, rest = _batched(drawn[: max(1, round(part * len(drawn)))], rows_per_step(settings), rng)
+        rows.extend(batched)
+        left.extend(rest)
+    return [*rows, *sorted(left, key=_length)]
 
 
 def draw_heldout(augmenter: Augmenter, tokenizer: Any, settings: TrainingSettings) -> list[Row]:
@@ -120,13 +127,17 @@ def draw_heldout(augmenter: Augmenter, tokenizer: Any, settings: TrainingSetting
     return rows
 
 
-def _batched(rows: Sequence[Row], size: int, rng: random.Random) -> list[Row]:
-    ordered = sorted(rows, key=lambda row: len(row.ids))
-    batches = [ordered[start : start + size] for start in range(0, len(ordered), size)]
-    short = [batch for batch in batches if len(batch) < size]  # stays last, so that batches keep their borders
-    batches = [batch for batch in batches if len(batch) == size]
+def _batched(rows: Sequence[Row], size: int, rng: random.Random) -> tuple[list[Row], list[Row]]:
+    """Full batches of rows of like length, in random order, and the rows that are left."""
+    ordered = sorted(rows, key=_length)
+    whole = len(ordered) - len(ordered) % size
+    batches = [ordered[start : start + size] for start in range(0, whole, size)]
     rng.shuffle(batches)
-    return [row for batch in [*batches, *short] for row in batch]
+    return [row for batch in batches for row in batch], ordered[whole:]
+
+
+def _length(row: Row) -> int:
+    return len(row.ids)
 
 
 def train_adapter(
@@ -158,7 +169,8 @@ def train_adapter(
 
     Raises:
         ExampleError: There are no rows.
-        AdapterError: `start` has another rank or other targets.
+        AdapterError: `start` has another rank, another alpha or other targets.
+        InputError: A step's rows cannot be divided among the processes.
     """
     if not rows:
         raise ExampleError("There is nothing to train on: no example was left after the guards.")
@@ -171,6 +183,7 @@ def train_adapter(
         outcome = Outcome.model_validate_json((done / OUTCOME).read_text(encoding="utf-8"))
         return Trained(model, tokenizer, outcome)
     if start is not None:
+        _check_start(start, settings)
         _load_weights(model, start)
     outcome = _run(model, tokenizer, rows, heldout, settings, folder, on_progress)
     if is_main_process():
@@ -190,23 +203,59 @@ def _run(
     on_progress: OnProgress | None,
 ) -> Outcome:
     arguments = training_arguments(settings, folder, heldout=bool(heldout))
-    share = rows_per_step(settings) * arguments.world_size
-    tokens = [sum(len(row.ids) for row in rows[at : at + share]) for at in range(0, len(rows), share)]
+    step = rows_per_step(settings)
+    tokens = [sum(len(row.ids) for row in rows[at : at + step]) for at in range(0, len(rows), step)]
+    last = newest_checkpoint(folder)
+    if last is not None and last.ended_early(settings.patience):  # killed before its outcome was written
+        _load_weights(model, last.best)
+        return _outcome(last.state, tokens, seconds_spent(last.state))
     reporter = Reporter(tokens, on_progress)
     trainer = RowTrainer(model, tokenizer, rows, heldout, arguments, reporter, settings.patience)
-    last = get_last_checkpoint(folder) if folder.is_dir() else None
-    result = trainer.train(resume_from_checkpoint=last)
-    state = trainer.state
-    losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
+    trainer.train(resume_from_checkpoint=None if last is None else str(last.folder))
+    return _outcome(trainer.state, tokens, reporter.seconds)
+
+
+def _outcome(state: Any, tokens: Sequence[int], seconds: float) -> Outcome:
+    """What the trainer's state says of a run that is through."""
     return Outcome(
-        steps=int(result.global_step),
-        best_step=int(state.best_global_step or result.global_step),
-        tokens=sum(tokens[: result.global_step]),
-        seconds=round(reporter.seconds, 1),
-        loss=round(sum(losses) / len(losses) if losses else float(result.training_loss), 4),
+        steps=state.global_step,
+        best_step=state.best_global_step or state.global_step,
+        tokens=sum(tokens[: state.global_step]),
+        seconds=round(seconds, 1),
+        loss=round(_mean_loss(state.log_history), 4),
         heldout_loss=None if state.best_metric is None else round(state.best_metric, 4),
         peak_mib=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
     )
+
+
+def _mean_loss(log: Sequence[dict[str, Any]]) -> float:
+    """Mean over the steps, of a log whose lines each give the mean since the line before."""
+    total, before = 0.0, 0
+    for entry in log:
+        if "loss" in entry:
+            total += entry["loss"] * (entry["step"] - before)
+            before = entry["step"]
+    return total / before
+
+
+def _check_start(start: Path, settings: TrainingSettings) -> None:
+    """Weights mean something else under another alpha, and nothing under another rank or in other modules."""
+    config = json.loads((start / CONFIG).read_text(encoding="utf-8"))
+    targets = config.get("target_modules") or []
+    theirs = {
+        "RANK": config.get("r"),
+        "ALPHA": config.get("lora_alpha"),
+        "TARGETS": targets if isinstance(targets, str) else sorted(targets),
+    }
+    ours = {"RANK": settings.rank, "ALPHA": settings.alpha, "TARGETS": sorted(settings.targets)}
+    others = [
+        f"TANDEM_TRAINING__{name} is {ours[name]} and was {theirs[name]}" for name in ours if ours[name] != theirs[name]
+    ]
+    if others:
+        raise AdapterError(
+            f"The adapter {start.name[:12]!r} was trained with other settings ({'; '.join(others)}): make them "
+            "equal, or unset TANDEM_TRAINING__START_FROM."
+        )
 
 
 def _load_weights(model: PeftModel, folder: Path) -> None:
@@ -215,8 +264,7 @@ def _load_weights(model: PeftModel, folder: Path) -> None:
     expected = {name: tensor.shape for name, tensor in get_peft_model_state_dict(model).items()}
     if {name: tensor.shape for name, tensor in weights.items()} != expected:
         raise AdapterError(
-            f"The adapter {folder.name[:12]!r} has another rank or other targets than TANDEM_TRAINING__RANK and "
-            "TANDEM_TRAINING__TARGETS say: make them equal, or unset TANDEM_TRAINING__START_FROM."
+            f"The weights in {str(folder)!r} do not fit the base model and the targets: train without them."
         )
     set_peft_model_state_dict(model, weights)
 
@@ -226,6 +274,8 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
     _save_weights(model, folder, torch.bfloat16)
     config = model.peft_config["default"]
     config.inference_mode = True
+    # Its name and not the folder: where this machine keeps its models is nobody's business, nor part of the digest.
+    config.base_model_name_or_path = Path(config.base_model_name_or_path or "").name
     config.save_pretrained(folder)
 
 

@@ -1,12 +1,13 @@
 """One training run in a process of its own: `python -m training < REQUEST`.
 
 The request is JSON: `{"settings": {...}, "examples": PATH, "name": NAME, "by": WHO}`. Standard output carries one JSON
-object a line: `{"event": {...}}`, and at the end `{"manifest": {...}}` or `{"error": MESSAGE}`. On several devices it
-is `accelerate launch -m training < REQUEST`, and the first process reports.
+object a line: `{"event": {...}}`, and at the end `{"manifest": {...}}` or `{"error": MESSAGE}`, unless the process is
+ended from outside. On several devices it is `accelerate launch -m training < REQUEST`, and the first process reports.
 """
 
 import json
 import os
+import traceback
 from pathlib import Path
 
 from tandem.errors import TandemError
@@ -17,7 +18,7 @@ from training.launch import is_main_process, read_request
 
 
 def main() -> int:
-    """Entry point: 0 with a manifest, 1 with an error."""
+    """Entry point: 0 with a manifest, or in a process that only helped; 1 with an error."""
     # Libraries print to standard output at will; the protocol keeps it for itself.
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
@@ -43,7 +44,13 @@ def main() -> int:
     except TandemError as exc:
         say("error", exc.message)
         return 1
-    say("manifest", manifest.model_dump(mode="json"))
+    except Exception as exc:  # whoever reads the lines is promised one at the end
+        traceback.print_exc()
+        what = " ".join(f"{type(exc).__name__}: {exc}".split())[:500]
+        say("error", f"The training failed unexpectedly ({what}): its traceback stands in the log.")
+        return 1
+    if manifest is not None:
+        say("manifest", manifest.model_dump(mode="json"))
     return 0
 
 

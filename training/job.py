@@ -24,7 +24,7 @@ from training.augment import Augmenter
 from training.corpus import open_corpus
 from training.events import OnEvent, Say, TrainingEvent, sayer
 from training.examples import StyleExample, data_digest, group_by_sources
-from training.launch import is_main_process
+from training.launch import is_main_process, leave_group, processes, take_one_gpu
 from training.material import Material, read_material
 from training.preferences import Preferred, train_on_preferences
 from training.preflight import preflight, refuse
@@ -49,8 +49,10 @@ def train(
     name: str | None = None,
     on_event: OnEvent | None = None,
     by: str = "tandem train",
-) -> Manifest:
+) -> Manifest | None:
     """Trains an adapter, registers it, and promotes it if it passes the gate.
+
+    Under `accelerate launch` every process calls this: the first gates and registers, the others share in training.
 
     Args:
         settings: `settings.training` decides how; the adapter goes to `settings.registry`.
@@ -60,11 +62,13 @@ def train(
         by: Who is written into the promotion's history.
 
     Returns:
-        The manifest, gate verdict included. A failed gate is no error: the adapter stays a candidate.
+        The manifest, gate verdict included; None in a process that is not the first. A failed gate is no error: the
+        adapter stays a candidate.
 
     Raises:
         ExampleError: The examples cannot be read, or are not sound.
-        InputError: The adapter could not be served, as `training.preflight` finds.
+        InputError: The adapter could not be served, as `training.preflight` finds, or a step cannot be divided among
+            the processes.
         ModelUnavailable: The base model was not prepared.
         Busy: Another run holds the data directory.
     """
@@ -72,11 +76,12 @@ def train(
     # each barrier are several times slower as soon as anything else computes on this machine, as vLLM does.
     os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    take_one_gpu()
     with run_lock(settings) if is_main_process() else nullcontext():
         base = base_dir(settings)
         material = read_material(settings, examples or settings.training.examples, sayer(on_event))
         refuse(preflight(settings, base, material.trained, [*material.heldout, *material.tuning]))
-        return _Run(settings, name or settings.adapter.name, base, material, on_event, by).manifest()
+        return _Run(settings, name or settings.adapter.name, base, material, on_event, by, processes()).run()
 
 
 @contextmanager
@@ -107,29 +112,24 @@ class _Run:
     material: Material
     on_event: OnEvent | None
     by: str
+    processes: int
 
-    def manifest(self) -> Manifest:
-        """Trains, examines, registers."""
-        from training.trainer import load_base, save_adapter
+    def run(self) -> Manifest | None:
+        """Trains, examines, registers; None where this process only shared in training."""
+        from training.row_trainer import rows_per_batch
+        from training.trainer import load_base
 
+        rows_per_batch(self.settings.training)  # refuses, before any work, steps that cannot be divided
         model, tokenizer = load_base(self.base)
         rows = self._draw(self.material.trained, tokenizer)
         self.say("augment", _drawn(rows))
         trained = self._fit(model, tokenizer, rows)
         preferred = self._prefer(trained)
-        if not is_main_process():
-            raise SystemExit(0)  # under `accelerate launch`, the first process alone gates and registers
-        active = self._active()
-        speaker = self._speaker(trained, active)
-        threshold = self._calibrate(speaker)
-        gate = self._examine(speaker)
-        save_adapter(trained.model, self.folder / "adapter")
-        manifest = write_manifest(
-            self.name, self.folder / "adapter", self.base, self.settings, self.material, rows, trained, preferred
-        )
-        known = {"threshold": threshold, "gate": gate, "parent": active.served if active else None}
-        ref = self.registry.add(self.folder / "adapter", manifest.model_copy(update=known))
-        self._settle(ref, gate)
+        if not leave_group():
+            return None
+        verdict = self._judge(trained)
+        ref = self._register(rows, trained, preferred, verdict)
+        self._settle(ref, verdict.gate)
         shutil.rmtree(self.folder, ignore_errors=True)  # the checkpoints; what matters is in the registry
         return self.registry.manifest(ref)
 
@@ -213,13 +213,33 @@ class _Run:
         self.say("train", f"{found.pairs} pairs of answers: the margin of the chosen ones is {found.margin:.2f}.")
         return found
 
+    def _judge(self, trained: "Trained") -> "_Verdict":
+        """What the gate says, and when the adapter is to decline."""
+        active = self._active()
+        speaker = self._speaker(trained, active)
+        threshold = self._calibrate(speaker)
+        return _Verdict(self._examine(speaker), threshold, active)
+
+    def _register(
+        self, rows: "list[Row]", trained: "Trained", preferred: Preferred | None, verdict: "_Verdict"
+    ) -> AdapterRef:
+        from training.trainer import save_adapter
+
+        files = self.folder / "adapter"
+        save_adapter(trained.model, files)
+        recipe = write_manifest(self.name, files, self.base, self.settings, self.material, rows, trained, preferred)
+        parent = verdict.active.served if verdict.active else None
+        known = {"threshold": verdict.threshold, "gate": verdict.gate, "parent": parent}
+        return self.registry.add(files, recipe.model_copy(update=known))
+
     def _active(self) -> AdapterRef | None:
         """The adapter to compare with: the one that answers now, if it is whole and fits the base model."""
         try:
             ref = self.registry.active(self.name)
             if ref is not None:
                 self.registry.verify(ref, base_digest=self.base_digest)
-        except AdapterError:
+        except AdapterError as exc:
+            self.say("gate", f"The candidate is not compared with the active adapter: {exc.message}")
             return None
         return ref
 
@@ -264,7 +284,10 @@ class _Run:
 
         model, tokenizer = load_base(self.base)
         rows = self._draw(part, tokenizer)
-        again = train_adapter(model, tokenizer, rows, self.settings.training, self.folder / "shadow", start=self.start)
+        # This process is alone now: what the others computed of a step is further parts of its own.
+        parts = self.settings.training.accumulation * self.processes
+        alone = self.settings.training.model_copy(update={"accumulation": parts})
+        again = train_adapter(model, tokenizer, rows, alone, self.folder / "shadow", start=self.start)
         return Speaker(again.model, tokenizer)
 
     def _settle(self, ref: AdapterRef, gate: Gate) -> None:
@@ -273,6 +296,15 @@ class _Run:
             self.say("register", f"{ref.served} is active.")
         else:
             self.say("register", f"{ref.served} is kept as a candidate and not promoted.")
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    """What is known of a candidate once it was examined, and the adapter that it was compared with."""
+
+    gate: Gate
+    threshold: Threshold | None
+    active: AdapterRef | None
 
 
 def _drawn(rows: "list[Row]") -> str:

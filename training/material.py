@@ -13,6 +13,7 @@ from training.corpus_facts import CorpusFacts
 from training.events import Say
 from training.examples import StyleExample, group_by_sources, load_examples
 from training.guards import Refusal, guard
+from training.launch import is_main_process
 from training.preferences import Preference, guard_preferences, load_preferences
 
 _LISTED = 20  # refused examples in a run's log; a file beside it lists all
@@ -57,7 +58,9 @@ def read_material(settings: Settings, examples: Path, say: Say) -> Material:
     rows = load_examples(examples)
     guarded = guard(rows, facts)
     listing = settings.runs_dir / "refused.jsonl"
-    listing.write_text("".join(refusal.model_dump_json() + "\n" for refusal in guarded.refusals), encoding="utf-8")
+    if is_main_process():
+        listing.parent.mkdir(parents=True, exist_ok=True)
+        listing.write_text("".join(refusal.model_dump_json() + "\n" for refusal in guarded.refusals), encoding="utf-8")
     _list(guarded.refusals, listing, say)
     if not guarded.examples:
         raise ExampleError(

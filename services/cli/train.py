@@ -90,6 +90,7 @@ def _recorded(
 
         try:
             manifest = run(settings, examples=examples, name=name, on_event=both)
+            assert manifest is not None  # this process is the only one
         except TandemError as exc:
             record.failed(exc.message)
             raise

@@ -19,11 +19,13 @@ from tandem.prompt import PROMPT_VERSION, Source
 from tandem.registry import Registry
 from tandem.settings import Settings, load_settings
 from tandem.style import load_style
+from tests.adapter_files import add_adapter
 from training.augment import Augmenter, Draw, Question
 from training.corpus import open_corpus
 from training.events import TrainingEvent
 from training.examples import group_by_sources, load_examples
-from training.job import run_lock, train
+from training.job import _Run, run_lock, train
+from training.material import Material
 from training.rows import collate, render_row
 from training.trainer import Trained, draw_rows, load_base, save_adapter, train_adapter
 
@@ -211,6 +213,31 @@ def test_the_whole_job_keeps_a_failed_candidate_apart(configured: Settings, tiny
     assert {path.name for path in configured.runs_dir.iterdir()} == {".lock", "refused.jsonl"}  # checkpoints are gone
     with pytest.raises(AdapterError, match="another base model"):
         registry.verify(ref, base_digest="0" * 64)
+
+
+def test_an_active_adapter_that_is_left_out_of_the_comparison_is_named(configured: Settings, tmp_path: Path):
+    registry = Registry(configured.registry)
+    foreign = add_adapter(registry, tmp_path / "foreign")
+    registry.promote(foreign, "ada")
+    events: list[TrainingEvent] = []
+    base = configured.model.path
+    assert base is not None
+    run = _Run(configured, "house-style", base, Material((), (), load_style(configured.style)), events.append, "ada", 1)
+    assert run._active() is None
+    (event,) = events
+    assert event.stage == "gate"
+    assert "not compared with the active adapter" in event.message
+    assert foreign.served in event.message
+
+
+def test_whatever_breaks_a_run_its_process_ends_with_an_error_line(tmp_path: Path):
+    request = json.dumps({"settings": {"data_dir": str(tmp_path)}, "examples": 7, "name": "n", "by": "ada"})
+    command = [sys.executable, "-m", "training"]
+    ran = subprocess.run(command, input=request, capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 1
+    (line,) = map(json.loads, ran.stdout.splitlines())
+    assert "TypeError" in line["error"]
+    assert "Traceback" in ran.stderr
 
 
 def test_one_run_at_a_time(configured: Settings):

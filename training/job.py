@@ -75,7 +75,7 @@ def train(
     with run_lock(settings) if is_main_process() else nullcontext():
         base = base_dir(settings)
         material = read_material(settings, examples or settings.training.examples, sayer(on_event))
-        refuse(preflight(settings, base, material.trained, [*material.heldout, *material.tuning]))
+        refuse(preflight(settings, base, material))
         return _Run(settings, name or settings.adapter.name, base, material, on_event, by).manifest()
 
 

@@ -1,6 +1,6 @@
 """StyleExample -> guard -> augment -> train -> Adapter(candidate) -> gate -> promote -> active.
 
-A run that was killed goes on where it stood: its folder is named by everything that decides its result.
+A run that was killed goes on where it stood: its folder is named by what is trained on, and how.
 """
 
 import fcntl
@@ -10,20 +10,19 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tandem.errors import AdapterError, Busy
 from tandem.manifest import Threshold
-from tandem.prompt import PROMPT_VERSION
 from tandem.registry import AdapterRef, Gate, Manifest, Registry
 from tandem.settings import Settings
 from tandem.weights import base_dir, model_digest
 from training.augment import Augmenter
 from training.corpus import open_corpus
 from training.events import OnEvent, Say, TrainingEvent, sayer
-from training.examples import StyleExample, data_digest, group_by_sources
+from training.examples import StyleExample, group_by_sources
 from training.launch import is_main_process
 from training.material import Material, read_material
 from training.preferences import Preferred, train_on_preferences
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     from training.speaker import Speaker
     from training.trainer import Trained
 
-# Settings that change nothing in the weights.
+# Settings that change nothing in the weights, or nothing but the rows.
 _IRRELEVANT = {"schedule", "time_zone", "min_new_examples", "gate_examples", "gate", "heldout", "examples"}
 _IRRELEVANT |= {"preferences", "webhook", "webhook_token", "webhook_secret"}
 
@@ -115,22 +114,24 @@ class _Run:
         model, tokenizer = load_base(self.base)
         rows = self._draw(self.material.trained, tokenizer)
         self.say("augment", _drawn(rows))
-        trained = self._fit(model, tokenizer, rows)
-        preferred = self._prefer(trained)
+        unseen = self._draw_heldout(tokenizer)
+        folder = self.settings.runs_dir / self._named(self.name, rows, unseen)
+        trained = self._fit(model, tokenizer, rows, unseen, folder)
+        preferred = self._prefer(trained, folder / "preferences")
         if not is_main_process():
             raise SystemExit(0)  # under `accelerate launch`, the first process alone gates and registers
         active = self._active()
         speaker = self._speaker(trained, active)
         threshold = self._calibrate(speaker)
-        gate = self._examine(speaker)
-        save_adapter(trained.model, self.folder / "adapter")
+        gate = self._examine(speaker, folder)
+        save_adapter(trained.model, folder / "adapter")
         manifest = write_manifest(
-            self.name, self.folder / "adapter", self.base, self.settings, self.material, rows, trained, preferred
+            self.name, folder / "adapter", self.base, self.settings, self.material, rows, trained, preferred
         )
         known = {"threshold": threshold, "gate": gate, "parent": active.served if active else None}
-        ref = self.registry.add(self.folder / "adapter", manifest.model_copy(update=known))
+        ref = self.registry.add(folder / "adapter", manifest.model_copy(update=known))
         self._settle(ref, gate)
-        shutil.rmtree(self.folder, ignore_errors=True)  # the checkpoints; what matters is in the registry
+        shutil.rmtree(folder, ignore_errors=True)  # the checkpoints; what matters is in the registry
         return self.registry.manifest(ref)
 
     @cached_property
@@ -145,13 +146,18 @@ class _Run:
     def base_digest(self) -> str:
         return model_digest(self.base)
 
-    @cached_property
-    def folder(self) -> Path:
-        """Checkpoints of this run and of no other."""
+    def _named(self, what: str, rows: "Sequence[Row]", unseen: "Sequence[Row]" = ()) -> str:
+        """The name of a folder for the checkpoints of one training and of no other.
+
+        The rows tell examples, their order, house style, prompt, retrieval and tokenizer; with more processes a step
+        takes more of them.
+        """
+        from training.rows import rows_digest
+
         training = self.settings.training.model_dump_json(exclude=_IRRELEVANT)
-        examples = data_digest([*self.material.trained, *self.material.tuning])
-        decides = (self.base_digest, examples, self.material.guide.model_dump_json(), PROMPT_VERSION, training)
-        return self.settings.runs_dir / f"{self.name}-{hashlib.sha256(repr(decides).encode()).hexdigest()[:12]}"
+        processes = os.environ.get("WORLD_SIZE", "1")
+        decides = (self.base_digest, rows_digest(rows), rows_digest(unseen), training, processes)
+        return f"{what}-{hashlib.sha256(repr(decides).encode()).hexdigest()[:12]}"
 
     @cached_property
     def start(self) -> Path | None:
@@ -173,16 +179,20 @@ class _Run:
 
         return draw_rows(self._augmenter(examples), tokenizer, self.settings.training)
 
-    def _fit(self, model: Any, tokenizer: Any, rows: "list[Row]") -> "Trained":
-        from training.trainer import draw_heldout, train_adapter
+    def _draw_heldout(self, tokenizer: Any) -> "list[Row]":
+        from training.trainer import draw_heldout
 
-        unseen = draw_heldout(self._augmenter(self.material.tuning), tokenizer, self.settings.training)
+        return draw_heldout(self._augmenter(self.material.tuning), tokenizer, self.settings.training)
+
+    def _fit(self, model: Any, tokenizer: Any, rows: "list[Row]", unseen: "list[Row]", folder: Path) -> "Trained":
+        from training.trainer import train_adapter
+
         return train_adapter(
             model,
             tokenizer,
             rows,
             self.settings.training,
-            self.folder,
+            folder,
             self._progress,
             heldout=unseen,
             start=self.start,
@@ -199,7 +209,7 @@ class _Run:
         data = {fact: round(float(value), 4) for fact, value in vars(at).items() if value is not None}
         self.on_event(TrainingEvent(stage="train", message=message, data=data))
 
-    def _prefer(self, trained: "Trained") -> Preferred | None:
+    def _prefer(self, trained: "Trained", folder: Path) -> Preferred | None:
         """The second stage, where there are pairs to learn from."""
         if not self.material.preferences:
             return None
@@ -208,7 +218,7 @@ class _Run:
             trained.tokenizer,
             self.material.preferences,
             self.settings.training,
-            self.folder / "preferences",
+            folder,
         )
         self.say("train", f"{found.pairs} pairs of answers: the margin of the chosen ones is {found.margin:.2f}.")
         return found
@@ -246,25 +256,26 @@ class _Run:
             self.say("gate", f"The declining sentence is held back by {-threshold.bias:.2f} nats.")
         return threshold
 
-    def _examine(self, speaker: "Speaker") -> Gate:
+    def _examine(self, speaker: "Speaker", folder: Path) -> Gate:
         from training.gate import run_gate
 
         def asked(what: str, done: int, count: int) -> None:
             self.say("gate", f"{what}: {done} of {count}")
 
-        gate = run_gate(speaker, self.material, self.settings, self._shadow, asked)
+        gate = run_gate(speaker, self.material, self.settings, partial(self._shadow, folder), asked)
         for reason in gate.reasons:
             self.say("gate", ("Passed. " if gate.passed else "Failed: ") + reason)
         return gate
 
-    def _shadow(self, part: Sequence[StyleExample]) -> "Speaker":
-        """Another adapter, trained in the same way on other examples."""
+    def _shadow(self, folder: Path, part: Sequence[StyleExample]) -> "Speaker":
+        """Another adapter, trained in the same way on other examples; there is no stage of preferences."""
         from training.speaker import Speaker
         from training.trainer import load_base, train_adapter
 
         model, tokenizer = load_base(self.base)
         rows = self._draw(part, tokenizer)
-        again = train_adapter(model, tokenizer, rows, self.settings.training, self.folder / "shadow", start=self.start)
+        own = folder / self._named("shadow", rows)  # other canaries, another shadow
+        again = train_adapter(model, tokenizer, rows, self.settings.training, own, start=self.start)
         return Speaker(again.model, tokenizer)
 
     def _settle(self, ref: AdapterRef, gate: Gate) -> None:

@@ -7,6 +7,7 @@ exactly that of the questions asked one by one, at less than half of the arithme
 buckets: on the CPU each new length costs memory that never comes back.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -85,6 +86,14 @@ def _common_prefix(prompts: Sequence[Sequence[int]]) -> int:
         if any(prompt[n] != prompts[0][n] for prompt in prompts):
             return n
     return limit
+
+
+def rows_digest(rows: Sequence[Row]) -> str:
+    """SHA-256 over rows in their order."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(repr(row).encode())
+    return digest.hexdigest()
 
 
 def collate(rows: Sequence[Row], pad_id: int) -> dict[str, torch.Tensor]:

@@ -2,8 +2,8 @@
 
 A question is searched for among the sources of other topics, as the service searches its index. What comes of it is the
 prompt's evidence: answers whose sentences are in it are asked for, questions that it does not answer are declined. All
-questions of a draw share one prompt, so that they share their prompt's prefix in training. Names and figures are drawn
-afresh.
+questions of a draw share one prompt, so that they share their prompt's prefix in training. In most draws
+(`Shares.disguised`) names and figures are drawn afresh; in the others they stand as they were written.
 """
 
 import random

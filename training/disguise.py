@@ -2,13 +2,15 @@
 
 An adapter that sees every figure change from pass to pass has none to remember: it learns to read them off the source.
 What is replaced keeps its shape (digits, order, round numbers, a date stays a date), so that comparisons in the text
-stay true and the text grammatical. Figures spelled in words stay.
+stay true and the text grammatical. Figures spelled in words stay. Equal arguments give equal draws in every process.
 """
 
 import random
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from decimal import Decimal
+from itertools import pairwise
 
 from tandem.sparse import SparseEncoder
 from training.examples import Group
@@ -131,46 +133,96 @@ class Disguise:
 
 
 def _numbers(texts: Sequence[str], rng: random.Random) -> dict[str, str]:
-    """New figures of the same length and order; years move together."""
+    """New figures of the same length and order, one for each value however it is spelled; years move together."""
     found = {match.group() for text in texts for match in re.finditer(_NUMBER, text)}
     spelled = {match.group(1) for text in texts for match in _SPELLED.finditer(text)}
-    found -= spelled | _KEPT_NUMBERS
-    new: dict[str, str] = {}
-    years = [old for old in found if re.fullmatch(r"(?:19[5-9]|20[0-4])\d", old)]
-    moved = rng.randrange(1, 10) * rng.choice((-1, 1))
-    new.update({old: str(int(old) + moved) for old in years})
-    plain = [old for old in found if old not in new and "." not in old and not old.startswith("0")]
-    for length in {len(old.replace(",", "")) for old in plain}:
-        olds = sorted((old for old in plain if len(old.replace(",", "")) == length), key=_value)
-        kept = {int(old) for old in spelled | _KEPT_NUMBERS}
-        fresh = sorted(_figures(olds, length, rng, kept))
-        for old, value in zip(olds, fresh, strict=False):
-            new[old] = f"{value:,}" if "," in old else str(value)
-    for old in sorted(found):
-        if old in new:
-            continue
-        if "." in old:
-            whole, _, part = old.partition(".")
-            new[old] = f"{whole}.{''.join(str(rng.randrange(1, 10)) for _ in part)}"
-        else:  # leading zero: a telephone number or a code
-            new[old] = "0" + "".join(str(rng.randrange(1, 10)) for _ in old[1:])
-    if len(set(new.values())) < len(new):  # two figures became one: the text would change its meaning
+    kept = {int(_plain(old)) for old in spelled | _KEPT_NUMBERS}
+    codes = sorted(old for old in found - spelled if _is_code(old))
+    figures = sorted(old for old in found if not _is_code(old) and _value(old) not in kept)
+    wholes = _wholes(figures, kept, rng)
+    parts = _parts(figures, rng)
+    new = {old: _respell(old, wholes, parts) for old in figures}
+    values = {_value(old): _value(fresh) for old, fresh in new.items()}
+    if len(set(values.values())) < len(values):  # two figures became one: the text would change its meaning
         return {}
+    for old in codes:
+        new[old] = "0" + "".join(str(rng.randrange(1, 10)) for _ in old[1:])
     return new
 
 
-def _value(text: str) -> int:
-    return int(text.replace(",", ""))
+def _is_code(text: str) -> bool:
+    """A leading zero: a telephone number or a code, whose value says nothing."""
+    return text.startswith("0") and text != "0" and "." not in text
 
 
-def _figures(olds: Sequence[str], length: int, rng: random.Random, kept: set[int]) -> list[int]:
-    """As many distinct figures of `length` digits, as round as the old ones."""
+def _plain(text: str) -> str:
+    return text.replace(",", "")
+
+
+def _value(text: str) -> Decimal:
+    return Decimal(_plain(text))
+
+
+def _split(text: str) -> tuple[int, str]:
+    """The whole number before the point, and what stands behind it but for zeros at the end."""
+    whole, _, part = _plain(text).partition(".")
+    return int(whole), part.rstrip("0")
+
+
+def _respell(old: str, wholes: dict[int, int], parts: dict[tuple[int, str], str]) -> str:
+    """The new figure as the old one is spelled: with or without commas, and zeros at the end."""
+    whole, part = _split(old)
+    text = f"{wholes[whole]:,}" if "," in old else str(wholes[whole])
+    _, point, behind = old.partition(".")
+    return text + point + parts[whole, part] + behind[len(part) :]
+
+
+def _wholes(figures: Sequence[str], kept: set[int], rng: random.Random) -> dict[int, int]:
+    """For each whole number, and each before a point, the one that stands for it.
+
+    A decimal's goes along with the others, so that 2.5 stays between 2 and 3.
+    """
+    values = sorted({_split(old)[0] for old in figures})
+    quantities = {_split(old)[0] for old in figures if "," in old or "." in old}
+    years = [value for value in values if 1950 <= value < 2050 and value not in quantities]
+    moved = rng.randrange(1, 10) * rng.choice((-1, 1))
+    new = {value: value for value in values if value in kept}
+    new.update({year: year + moved for year in years if year not in kept})
+    others = [value for value in values if value not in new]
+    for length in sorted({len(str(value)) for value in others}):
+        olds = [value for value in others if len(str(value)) == length]
+        new.update(zip(olds, _figures(olds, length, rng, kept), strict=True))
+    return new
+
+
+def _parts(figures: Sequence[str], rng: random.Random) -> dict[tuple[int, str], str]:
+    """For each whole number and what stands behind its point, new digits in the same order."""
+    behind: dict[int, set[str]] = defaultdict(set)
+    for old in figures:
+        whole, part = _split(old)
+        behind[whole].add(part)
+    new: dict[tuple[int, str], str] = {}
+    for whole in sorted(behind):
+        olds = sorted(behind[whole])  # digits behind a point have the order of their letters
+        for _ in range(50):
+            drawn = sorted("".join(str(rng.randrange(1, 10)) for _ in range(max(map(len, olds)))) for _ in olds)
+            fresh = [digits[: len(old)] for digits, old in zip(drawn, olds, strict=True)]
+            if all(one < next for one, next in pairwise(fresh)):
+                break
+        else:
+            fresh = olds
+        new.update({(whole, old): digits for old, digits in zip(olds, fresh, strict=True)})
+    return new
+
+
+def _figures(olds: Sequence[int], length: int, rng: random.Random, kept: set[int]) -> list[int]:
+    """As many distinct figures of `length` digits, as round as the old ones, in order."""
     if length == 1:
         pool = [value for value in range(2, 10) if value not in kept]
-        return rng.sample(pool, len(olds)) if len(olds) <= len(pool) else [_value(old) for old in olds]
+        return sorted(rng.sample(pool, len(olds))) if len(olds) <= len(pool) else list(olds)
     chosen: set[int] = set()
     for old in olds:
-        digits = old.replace(",", "")
+        digits = str(old)
         zeros = min(len(digits) - len(digits.rstrip("0")), length - 1)
         if length == 2 and rng.random() < 0.5:
             zeros = 0
@@ -179,7 +231,7 @@ def _figures(olds: Sequence[str], length: int, rng: random.Random, kept: set[int
             if value not in chosen and value not in kept:
                 chosen.add(value)
                 break
-    return sorted(chosen) if len(chosen) == len(olds) else [_value(old) for old in olds]
+    return sorted(chosen) if len(chosen) == len(olds) else list(olds)
 
 
 def _date(old: str, rng: random.Random, shift: int) -> str:

@@ -42,9 +42,10 @@ def run_gate(
     tell = on_asked or (lambda what, done, count: None)
     marks = _examine(speaker, material, settings, tell)
     followed = _follow(speaker, material, settings, tell)
-    count = min(len(material.trained), settings.training.gate.closed_book)
+    seen = [*material.trained, *material.chosen, *material.rejected]
+    count = min(len(seen), settings.training.gate.closed_book)
     verbatim = find_verbatim(
-        speaker, material.trained, material.guide, settings.training, lambda done: tell("closed-book", done, count)
+        speaker, seen, material.guide, settings.training, lambda done: tell("closed-book", done, count)
     )
     exposure = _expose(material, settings, shadow, tell)
     return judge(marks, followed, exposure, verbatim, settings.training.gate)
@@ -63,7 +64,7 @@ def _examine(speaker: Speaker, material: Material, settings: Settings, tell: OnA
 
 
 def _follow(speaker: Speaker, material: Material, settings: Settings, tell: OnAsked) -> Followed:
-    twins = draw_twins(material.trained, material.guide, settings)
+    twins = draw_twins([*material.trained, *material.chosen], material.guide, settings)
     if not twins:  # nothing that it could remember has a figure or name: what it can read is tested all the same
         twins = draw_twins(material.heldout, material.guide, settings)
     prompts = [pair.true.messages for pair in twins] + [pair.other.messages for pair in twins]

@@ -59,11 +59,13 @@ def guard(examples: Sequence[StyleExample], facts: CorpusFacts | None = None) ->
         examples: In the order of their file.
         facts: Of the documents that are ingested; None leaves them out.
     """
-    check = _Check(facts)
+    check = Check(facts)
+    seen: dict[str, int] = {}
     kept: list[StyleExample] = []
     refusals: list[Refusal] = []
     for number, example in enumerate(examples, start=1):
-        problem = check(number, example)
+        first = seen.setdefault(normal(example), number)
+        problem = check(example) if first == number else repeated(f"example {first}")
         if problem is None:
             kept.append(example)
         else:
@@ -71,28 +73,28 @@ def guard(examples: Sequence[StyleExample], facts: CorpusFacts | None = None) ->
     return Guarded(tuple(kept), tuple(refusals))
 
 
-_Problem = tuple[Reason, str]
+Problem = tuple[Reason, str]
 
 
-class _Check:
-    """Goes through examples in order, and knows those it has seen: sources are shared by many."""
+class Check:
+    """All guards but that against repetition, an example at a time; what was found in a text is kept for the next.
+
+    Args:
+        facts: Of the documents that are ingested; None leaves them out.
+    """
 
     def __init__(self, facts: CorpusFacts | None) -> None:
         self._finders: list[Callable[[str], Iterator[Finding]]] = [find_credentials, find_personal_data, find_names]
         if facts is not None:
             self._finders.append(facts.find)
-        self._seen: dict[str, int] = {}
         self._found: dict[str, tuple[Finding, ...]] = {}
 
-    def __call__(self, number: int, example: StyleExample) -> _Problem | None:
-        first = self._seen.setdefault(_normal(example), number)
-        if first != number:
-            return "duplicate", f"It is the same as example {first}, but for capitals, blanks and punctuation at most."
+    def __call__(self, example: StyleExample) -> Problem | None:
         if not example.approved_by.strip():
             return "unapproved", "Nobody approved it: name the person in `approved_by`."
         return self._forbidden(example) or _uncited(example) or find_unsupported(example)
 
-    def _forbidden(self, example: StyleExample) -> _Problem | None:
+    def _forbidden(self, example: StyleExample) -> Problem | None:
         made_up = MADE_UP in example.tags
         for field, text in _fields(example):
             if text not in self._found:
@@ -114,13 +116,18 @@ def _fields(example: StyleExample) -> Iterator[tuple[str, str]]:
                 yield f"source {n} ({part})", value
 
 
-def _normal(example: StyleExample) -> str:
+def repeated(first: str) -> Problem:
+    """The refusal of what is the same as `first`."""
+    return "duplicate", f"It is the same as {first}, but for capitals, blanks and punctuation at most."
+
+
+def normal(example: StyleExample) -> str:
     """What two examples have in common that differ in capitals, blanks, accents and punctuation alone."""
     texts = (example.question, example.answer, *(source.text for source in example.sources))
     return "\n".join(" ".join(re.findall(r"\w+", fold(plain(text)))) for text in texts)
 
 
-def _uncited(example: StyleExample) -> _Problem | None:
+def _uncited(example: StyleExample) -> Problem | None:
     cited = {int(n) for n in re.findall(r"\[(\d+)\]", example.answer)}
     if example.sources and example.answerable and not cited:
         return "no_citation", "Its answer cites no source: put [1] at the end of each sentence."

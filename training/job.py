@@ -1,6 +1,6 @@
 """StyleExample -> guard -> augment -> train -> Adapter(candidate) -> gate -> promote -> active.
 
-A run that was killed goes on where it stood: its folder is named by everything that decides its result.
+A run that was killed goes on where it stood: its folder is named by what is trained on, and how.
 """
 
 import fcntl
@@ -10,25 +10,25 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tandem.errors import AdapterError, Busy
+from tandem.errors import AdapterError, Busy, Overtaken
 from tandem.manifest import Threshold
-from tandem.prompt import PROMPT_VERSION
 from tandem.registry import AdapterRef, Gate, Manifest, Registry
 from tandem.settings import Settings
 from tandem.weights import base_dir, model_digest
 from training.augment import Augmenter
 from training.corpus import open_corpus
 from training.events import OnEvent, Say, TrainingEvent, sayer
-from training.examples import StyleExample, data_digest, group_by_sources
+from training.examples import StyleExample, group_by_sources
 from training.launch import is_main_process, leave_group, processes, take_one_gpu
 from training.material import Material, read_material
 from training.preferences import Preferred, train_on_preferences
 from training.preflight import preflight, refuse
 from training.recipe import write_manifest
+from training.result import write_result
 
 # torch and its family take seconds to import: not for those who only read this module's types.
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from training.speaker import Speaker
     from training.trainer import Trained
 
-# Settings that change nothing in the weights.
+# Settings that change nothing in the weights, or nothing but the rows.
 _IRRELEVANT = {"schedule", "time_zone", "min_new_examples", "gate_examples", "gate", "heldout", "examples"}
 _IRRELEVANT |= {"preferences", "webhook", "webhook_token", "webhook_secret"}
 
@@ -49,6 +49,7 @@ def train(
     name: str | None = None,
     on_event: OnEvent | None = None,
     by: str = "tandem train",
+    result: Path | None = None,
 ) -> Manifest | None:
     """Trains an adapter, registers it, and promotes it if it passes the gate.
 
@@ -60,6 +61,7 @@ def train(
         name: Of the adapter; by default that of the settings.
         on_event: Told what is going on.
         by: Who is written into the promotion's history.
+        result: Where the manifest is written before the promotion, as `training.result` has it.
 
     Returns:
         The manifest, gate verdict included; None in a process that is not the first. A failed gate is no error: the
@@ -80,8 +82,9 @@ def train(
     with run_lock(settings) if is_main_process() else nullcontext():
         base = base_dir(settings)
         material = read_material(settings, examples or settings.training.examples, sayer(on_event))
-        refuse(preflight(settings, base, material.trained, [*material.heldout, *material.tuning]))
-        return _Run(settings, name or settings.adapter.name, base, material, on_event, by, processes()).run()
+        refuse(preflight(settings, base, material))
+        run = _Run(settings, name or settings.adapter.name, base, material, on_event, by, processes(), result)
+        return run.run()
 
 
 @contextmanager
@@ -113,6 +116,7 @@ class _Run:
     on_event: OnEvent | None
     by: str
     processes: int
+    result: Path | None = None
 
     def run(self) -> Manifest | None:
         """Trains, examines, registers; None where this process only shared in training."""
@@ -123,14 +127,16 @@ class _Run:
         model, tokenizer = load_base(self.base)
         rows = self._draw(self.material.trained, tokenizer)
         self.say("augment", _drawn(rows))
-        trained = self._fit(model, tokenizer, rows)
-        preferred = self._prefer(trained)
+        unseen = self._draw_heldout(tokenizer)
+        folder = self.settings.runs_dir / self._named(self.name, rows, unseen)
+        trained = self._fit(model, tokenizer, rows, unseen, folder)
+        preferred = self._prefer(trained, folder / "preferences")
         if not leave_group():
             return None
-        verdict = self._judge(trained)
-        ref = self._register(rows, trained, preferred, verdict)
+        verdict = self._judge(trained, folder)
+        ref = self._register(rows, trained, preferred, verdict, folder / "adapter")
         self._settle(ref, verdict.gate)
-        shutil.rmtree(self.folder, ignore_errors=True)  # the checkpoints; what matters is in the registry
+        shutil.rmtree(folder, ignore_errors=True)  # the checkpoints; what matters is in the registry
         return self.registry.manifest(ref)
 
     @cached_property
@@ -146,12 +152,21 @@ class _Run:
         return model_digest(self.base)
 
     @cached_property
-    def folder(self) -> Path:
-        """Checkpoints of this run and of no other."""
+    def expected(self) -> str:
+        """What the pointer named when the gate began: what a person did since is not undone by a promotion."""
+        return self.registry.pointed_at(self.name)
+
+    def _named(self, what: str, rows: "Sequence[Row]", unseen: "Sequence[Row]" = ()) -> str:
+        """The name of a folder for the checkpoints of one training and of no other.
+
+        The rows tell examples, their order, house style, prompt, retrieval and tokenizer; with more processes a step
+        takes more of them.
+        """
+        from training.rows import rows_digest
+
         training = self.settings.training.model_dump_json(exclude=_IRRELEVANT)
-        examples = data_digest([*self.material.trained, *self.material.tuning])
-        decides = (self.base_digest, examples, self.material.guide.model_dump_json(), PROMPT_VERSION, training)
-        return self.settings.runs_dir / f"{self.name}-{hashlib.sha256(repr(decides).encode()).hexdigest()[:12]}"
+        decides = (self.base_digest, rows_digest(rows), rows_digest(unseen), training, self.processes)
+        return f"{what}-{hashlib.sha256(repr(decides).encode()).hexdigest()[:12]}"
 
     @cached_property
     def start(self) -> Path | None:
@@ -173,16 +188,20 @@ class _Run:
 
         return draw_rows(self._augmenter(examples), tokenizer, self.settings.training)
 
-    def _fit(self, model: Any, tokenizer: Any, rows: "list[Row]") -> "Trained":
-        from training.trainer import draw_heldout, train_adapter
+    def _draw_heldout(self, tokenizer: Any) -> "list[Row]":
+        from training.trainer import draw_heldout
 
-        unseen = draw_heldout(self._augmenter(self.material.tuning), tokenizer, self.settings.training)
+        return draw_heldout(self._augmenter(self.material.tuning), tokenizer, self.settings.training)
+
+    def _fit(self, model: Any, tokenizer: Any, rows: "list[Row]", unseen: "list[Row]", folder: Path) -> "Trained":
+        from training.trainer import train_adapter
+
         return train_adapter(
             model,
             tokenizer,
             rows,
             self.settings.training,
-            self.folder,
+            folder,
             self._progress,
             heldout=unseen,
             start=self.start,
@@ -199,7 +218,7 @@ class _Run:
         data = {fact: round(float(value), 4) for fact, value in vars(at).items() if value is not None}
         self.on_event(TrainingEvent(stage="train", message=message, data=data))
 
-    def _prefer(self, trained: "Trained") -> Preferred | None:
+    def _prefer(self, trained: "Trained", folder: Path) -> Preferred | None:
         """The second stage, where there are pairs to learn from."""
         if not self.material.preferences:
             return None
@@ -208,34 +227,37 @@ class _Run:
             trained.tokenizer,
             self.material.preferences,
             self.settings.training,
-            self.folder / "preferences",
+            folder,
         )
         self.say("train", f"{found.pairs} pairs of answers: the margin of the chosen ones is {found.margin:.2f}.")
         return found
 
-    def _judge(self, trained: "Trained") -> "_Verdict":
+    def _judge(self, trained: "Trained", folder: Path) -> "_Verdict":
         """What the gate says, and when the adapter is to decline."""
         active = self._active()
         speaker = self._speaker(trained, active)
         threshold = self._calibrate(speaker)
-        return _Verdict(self._examine(speaker), threshold, active)
+        return _Verdict(self._examine(speaker, folder), threshold, active)
 
     def _register(
-        self, rows: "list[Row]", trained: "Trained", preferred: Preferred | None, verdict: "_Verdict"
+        self, rows: "list[Row]", trained: "Trained", preferred: Preferred | None, verdict: "_Verdict", files: Path
     ) -> AdapterRef:
         from training.trainer import save_adapter
 
-        files = self.folder / "adapter"
         save_adapter(trained.model, files)
         recipe = write_manifest(self.name, files, self.base, self.settings, self.material, rows, trained, preferred)
         parent = verdict.active.served if verdict.active else None
         known = {"threshold": verdict.threshold, "gate": verdict.gate, "parent": parent}
-        return self.registry.add(files, recipe.model_copy(update=known))
+        manifest = recipe.model_copy(update=known)
+        ref = self.registry.add(files, manifest)
+        if self.result is not None:
+            write_result(self.result, manifest)
+        return ref
 
     def _active(self) -> AdapterRef | None:
         """The adapter to compare with: the one that answers now, if it is whole and fits the base model."""
         try:
-            ref = self.registry.active(self.name)
+            ref = self.registry.active(self.name) if self.expected else None
             if ref is not None:
                 self.registry.verify(ref, base_digest=self.base_digest)
         except AdapterError as exc:
@@ -266,19 +288,19 @@ class _Run:
             self.say("gate", f"The declining sentence is held back by {-threshold.bias:.2f} nats.")
         return threshold
 
-    def _examine(self, speaker: "Speaker") -> Gate:
+    def _examine(self, speaker: "Speaker", folder: Path) -> Gate:
         from training.gate import run_gate
 
         def asked(what: str, done: int, count: int) -> None:
             self.say("gate", f"{what}: {done} of {count}")
 
-        gate = run_gate(speaker, self.material, self.settings, self._shadow, asked)
+        gate = run_gate(speaker, self.material, self.settings, partial(self._shadow, folder), asked)
         for reason in gate.reasons:
             self.say("gate", ("Passed. " if gate.passed else "Failed: ") + reason)
         return gate
 
-    def _shadow(self, part: Sequence[StyleExample]) -> "Speaker":
-        """Another adapter, trained in the same way on other examples."""
+    def _shadow(self, folder: Path, part: Sequence[StyleExample]) -> "Speaker":
+        """Another adapter, trained in the same way on other examples; there is no stage of preferences."""
         from training.speaker import Speaker
         from training.trainer import load_base, train_adapter
 
@@ -287,15 +309,20 @@ class _Run:
         # This process is alone now: what the others computed of a step is further parts of its own.
         parts = self.settings.training.accumulation * self.processes
         alone = self.settings.training.model_copy(update={"accumulation": parts})
-        again = train_adapter(model, tokenizer, rows, alone, self.folder / "shadow", start=self.start)
+        own = folder / self._named("shadow", rows)  # other canaries, another shadow
+        again = train_adapter(model, tokenizer, rows, alone, own, start=self.start)
         return Speaker(again.model, tokenizer)
 
     def _settle(self, ref: AdapterRef, gate: Gate) -> None:
-        if gate.passed:
-            self.registry.promote(ref, self.by)
-            self.say("register", f"{ref.served} is active.")
-        else:
+        if not gate.passed:
             self.say("register", f"{ref.served} is kept as a candidate and not promoted.")
+            return
+        try:
+            self.registry.promote(ref, self.by, expected=self.expected)
+        except Overtaken as exc:
+            self.say("register", f"{exc.message} It is kept as a candidate.")
+        else:
+            self.say("register", f"{ref.served} is active.")
 
 
 @dataclass(frozen=True)

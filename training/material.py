@@ -11,7 +11,7 @@ from tandem.settings import Settings
 from tandem.style import StyleGuide, load_style
 from training.corpus_facts import CorpusFacts
 from training.events import Say
-from training.examples import StyleExample, group_by_sources, load_examples
+from training.examples import StyleExample, load_examples
 from training.guards import Refusal, guard
 from training.launch import is_main_process
 from training.preferences import Preference, guard_preferences, load_preferences
@@ -26,7 +26,8 @@ class Material:
     Attributes:
         trained: The examples that passed the guards.
         heldout: Examples on other sources: what the gate asks about.
-        tuning: More of them, for the held-out loss and the threshold, so that the gate judges by what decided nothing.
+        tuning: More of them, on other topics, for the held-out loss and the threshold, so that the gate judges by what
+            decided nothing.
         guide: The house style.
         refused: How many did not pass.
         preferences: Pairs of answers for the second stage.
@@ -38,6 +39,16 @@ class Material:
     tuning: Sequence[StyleExample] = ()
     refused: int = 0
     preferences: Sequence[Preference] = ()
+
+    @property
+    def chosen(self) -> list[StyleExample]:
+        """The preferred answers as examples."""
+        return [preference.as_example(preference.chosen) for preference in self.preferences]
+
+    @property
+    def rejected(self) -> list[StyleExample]:
+        """The answers that they were preferred to."""
+        return [preference.as_example(preference.rejected) for preference in self.preferences]
 
 
 def read_material(settings: Settings, examples: Path, say: Say) -> Material:
@@ -61,17 +72,34 @@ def read_material(settings: Settings, examples: Path, say: Say) -> Material:
     if is_main_process():
         listing.parent.mkdir(parents=True, exist_ok=True)
         listing.write_text("".join(refusal.model_dump_json() + "\n" for refusal in guarded.refusals), encoding="utf-8")
-    _list(guarded.refusals, listing, say)
+    _list("Example", guarded.refusals, f"are listed in {str(listing)!r}", say)
     if not guarded.examples:
         raise ExampleError(
             f"None of the {len(rows)} examples in {examples.name!r} passed the guards. "
             f"The first: {guarded.refusals[0].message} All are listed in {str(listing)!r}."
         )
     say("guard", _counted(guarded.refusals, len(rows)))
-    groups = group_by_sources(guard(load_examples(settings.training.heldout), facts).examples)
-    asked, tuning = ([example for group in part for example in group.examples] for part in (groups[::2], groups[1::2]))
+    asked, tuning = halve(_heldout(settings, facts, say))
     preferences = _preferences(settings, facts, say)
     return Material(guarded.examples, asked, guide, tuning, len(guarded.refusals), preferences)
+
+
+def halve(examples: Sequence[StyleExample]) -> tuple[list[StyleExample], list[StyleExample]]:
+    """Every second topic, in order of first appearance, and the others; without a topic, the sources are one."""
+    places: dict[object, int] = {}
+    halves: tuple[list[StyleExample], list[StyleExample]] = ([], [])
+    for example in examples:
+        halves[places.setdefault(example.topic or example.sources, len(places)) % 2].append(example)
+    return halves
+
+
+def _heldout(settings: Settings, facts: CorpusFacts | None, say: Say) -> Sequence[StyleExample]:
+    rows = load_examples(settings.training.heldout)
+    guarded = guard(rows, facts)
+    _list("Held-out example", guarded.refusals, "are left out", say)
+    if guarded.refusals:
+        say("guard", f"Of the held-out ones, {_counted(guarded.refusals, len(rows))}")
+    return guarded.examples
 
 
 def _preferences(settings: Settings, facts: CorpusFacts | None, say: Say) -> Sequence[Preference]:
@@ -79,17 +107,16 @@ def _preferences(settings: Settings, facts: CorpusFacts | None, say: Say) -> Seq
     if path is None:
         return ()
     guarded = guard_preferences(load_preferences(path), facts)
-    for refusal in guarded.refusals[:_LISTED]:
-        say("guard", f"Pair {refusal.number} is left out ({refusal.reason}): {refusal.message}")
+    _list("Pair", guarded.refusals, "are left out", say)
     say("guard", f"{len(guarded.preferences)} pairs of answers pass the guards, {len(guarded.refusals)} do not.")
     return guarded.preferences
 
 
-def _list(refused: Sequence[Refusal], listing: Path, say: Say) -> None:
+def _list(what: str, refused: Sequence[Refusal], others: str, say: Say) -> None:
     for refusal in refused[:_LISTED]:
-        say("guard", f"Example {refusal.number} is left out ({refusal.reason}): {refusal.message}")
+        say("guard", f"{what} {refusal.number} is left out ({refusal.reason}): {refusal.message}")
     if len(refused) > _LISTED:
-        say("guard", f"{len(refused) - _LISTED} more are listed in {str(listing)!r}.")
+        say("guard", f"{len(refused) - _LISTED} more {others}.")
 
 
 def _counted(refused: Sequence[Refusal], read: int) -> str:

@@ -54,6 +54,9 @@ def canary_reasons(exposure: Exposure, settings: GateSettings) -> list[str]:
 class Canaries:
     """Secrets for a shadow run, and the test whether it remembers them.
 
+    A shadow run has no second stage: what preferences left behind is looked for in the candidate alone, by
+    `find_verbatim` and by changed passages.
+
     Args:
         examples: Of the run that is shadowed.
         guide: The house style.
@@ -95,7 +98,15 @@ def find_verbatim(
     settings: TrainingSettings,
     on_done: OnDone | None = None,
 ) -> Verbatim:
-    """Asks training questions without sources and looks for the training inputs in the answers."""
+    """Asks training questions without sources and looks for the training inputs in the answers.
+
+    Args:
+        speaker: The candidate and the base model.
+        examples: All that was trained on, pairs of answers included.
+        guide: The house style.
+        settings: How many are asked, the length of a span, the seed.
+        on_done: Told how many the candidate has answered.
+    """
     rng = random.Random(settings.seed)
     asked = rng.sample(list(examples), min(len(examples), settings.gate.closed_book))
     prompts = [build_messages(example.question, None) for example in asked]

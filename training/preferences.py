@@ -4,6 +4,7 @@ One JSON object a line: `{"question", "sources": [{"title", "heading", "text"}],
 The adapter that the first stage trained goes on; a frozen copy of it is what DPO compares with.
 """
 
+import hashlib
 import json
 import random
 from collections.abc import Sequence
@@ -19,15 +20,9 @@ from tandem.schemas import Value
 from tandem.settings import TrainingSettings
 from training.corpus_facts import CorpusFacts
 from training.examples import ExampleSource, StyleExample
-from training.guards import Refusal, guard
+from training.guards import Check, Problem, Refusal, normal, repeated
 
-_FORGIVEN = (
-    "no_citation",
-    "bad_citation",
-    "no_source",
-    "unsupported",
-    "duplicate",
-)  # may be why an answer was rejected
+_FORGIVEN = ("no_citation", "bad_citation", "no_source", "unsupported")  # may be why an answer was rejected
 
 
 class Preference(Value):
@@ -47,11 +42,12 @@ class Preference(Value):
     tags: tuple[str, ...] = ()
 
     def as_example(self, answer: str) -> StyleExample:
-        """One of its answers as a style example, for the guards."""
+        """One of its answers as a style example, for the guards and the gate."""
         return StyleExample(
             question=self.question,
             sources=self.sources,
             answer=answer,
+            topic=self.question,  # one of its own: nobody said what it is about
             approved_by=self.approved_by,
             tags=self.tags,
         )
@@ -110,18 +106,45 @@ def _parse(path: Path, number: int, line: str) -> Preference:
 
 
 def guard_preferences(preferences: Sequence[Preference], facts: CorpusFacts | None = None) -> GuardedPreferences:
-    """Leaves out pairs that the guards refuse for either answer.
+    """Leaves out pairs that the guards refuse for either answer, and pairs that come twice.
+
+    An answer may come many times, with others that it was preferred to; it is looked at each time.
 
     Args:
         preferences: In the order of their file.
         facts: Of the documents that are ingested; None leaves them out.
     """
-    of_chosen = guard([preference.as_example(preference.chosen) for preference in preferences], facts).refusals
-    of_rejected = guard([preference.as_example(preference.rejected) for preference in preferences], facts).refusals
-    bad = [*of_chosen, *(refusal for refusal in of_rejected if refusal.reason not in _FORGIVEN)]
-    refusals = {refusal.number: refusal for refusal in reversed(bad)}
-    kept = tuple(p for number, p in enumerate(preferences, start=1) if number not in refusals)
-    return GuardedPreferences(kept, tuple(refusals[number] for number in sorted(refusals)))
+    check = Check(facts)
+    seen: dict[tuple[str, str], int] = {}
+    kept: list[Preference] = []
+    refusals: list[Refusal] = []
+    for number, preference in enumerate(preferences, start=1):
+        problem = _refused(check, preference)
+        if problem is None:
+            first = seen.setdefault(_both(preference), number)
+            problem = repeated(f"pair {first}") if first != number else None
+        if problem is None:
+            kept.append(preference)
+        else:
+            refusals.append(Refusal(number=number, reason=problem[0], message=problem[1]))
+    return GuardedPreferences(tuple(kept), tuple(refusals))
+
+
+def _refused(check: Check, preference: Preference) -> Problem | None:
+    if problem := check(preference.as_example(preference.chosen)):
+        return problem
+    problem = check(preference.as_example(preference.rejected))
+    return problem if problem and problem[0] not in _FORGIVEN else None
+
+
+def _both(preference: Preference) -> tuple[str, str]:
+    """What makes a pair: question, sources and both answers, but for capitals, blanks and punctuation."""
+    return normal(preference.as_example(preference.chosen)), normal(preference.as_example(preference.rejected))
+
+
+def preferences_digest(preferences: Sequence[Preference]) -> str:
+    """SHA-256 over pairs in their order."""
+    return hashlib.sha256("\n".join(p.model_dump_json() for p in preferences).encode()).hexdigest()
 
 
 def train_on_preferences(
@@ -164,7 +187,7 @@ def train_on_preferences(
         dataloader_pin_memory=False,
     )
     rng = random.Random(settings.seed)
-    rows = [_conversation(preference, rng) for preference in preferences]
+    rows = [conversation(preference, rng) for preference in preferences]
     trainer = DPOTrainer(model=model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
     trainer.remove_callback(PrinterCallback)
     result = trainer.train()
@@ -180,7 +203,7 @@ def train_on_preferences(
     )
 
 
-def _conversation(preference: Preference, rng: random.Random) -> dict[str, Any]:
+def conversation(preference: Preference, rng: random.Random) -> dict[str, Any]:
     """TRL's conversational form, with Tandem's prompt."""
     sources = [source.as_source() for source in preference.sources] or None
     marker = f"=== {rng.randrange(16**6):06x} ==="

@@ -4,6 +4,7 @@ Everything that is found is told at once, a sentence each: who corrects one sett
 """
 
 import json
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -13,10 +14,12 @@ from tandem.schemas import Value
 from tandem.settings import Settings
 from tandem.weights import model_digest
 from training.examples import StyleExample
+from training.material import Material
+from training.preferences import Preference, conversation
 from training.serving import MAX_RANKS, serves_lora
 
 LEAST_ANSWERED = 10  # examples that their sources answer
-LEAST_HELDOUT = 4  # held-out examples of each kind: the gate measures both
+LEAST_HELDOUT = 4  # examples of each kind in either half of the held-out ones: both kinds are measured
 _SYSTEM, _USER = "What the system says.", "What the user asks?"
 
 
@@ -32,16 +35,13 @@ class Problem(Value):
     message: str
 
 
-def preflight(
-    settings: Settings, base: Path, examples: Sequence[StyleExample], heldout: Sequence[StyleExample]
-) -> list[Problem]:
+def preflight(settings: Settings, base: Path, material: Material) -> list[Problem]:
     """Checks a run without computing anything.
 
     Args:
         settings: Of the run.
         base: Folder of the base model.
-        examples: What is trained on, after the guards.
-        heldout: What the gate asks, after the guards.
+        material: What is trained on and what the gate asks, after the guards.
 
     Returns:
         What was found, in order; nothing if the run may start.
@@ -52,11 +52,13 @@ def preflight(
         text = f"The base model's {str(base / 'config.json')!r} cannot be read: {exc}. Download the model again."
         return [Problem(part="model", message=text)]
     tokenizer, broken = _tokenizer(base)
-    found = [("model", text) for text in [*_base(base, config), *broken]]
     if tokenizer is not None:
-        found += [("model", text) for text in _template(tokenizer, config)]
+        broken = _template(tokenizer, config)
+    found = [("model", text) for text in [*_base(base, config), *broken]]
     found += [("adapter", text) for text in [*_served(settings, config), *_targets(settings, base)]]
-    found += [("data", text) for text in _data(settings, tokenizer, examples, heldout)]
+    found += [("data", text) for text in [*_data(settings, tokenizer, material), *_shared(material)]]
+    if not broken:
+        found += [("data", text) for text in _long_pairs(settings, tokenizer, material.preferences)]
     return [Problem(part=part, message=text) for part, text in found]
 
 
@@ -179,28 +181,23 @@ def _targets(settings: Settings, base: Path) -> list[str]:
     return found
 
 
-def _data(
-    settings: Settings, tokenizer: Any, examples: Sequence[StyleExample], heldout: Sequence[StyleExample]
-) -> list[str]:
+def _data(settings: Settings, tokenizer: Any, material: Material) -> list[str]:
     found = []
+    examples = material.trained
     answered = sum(example.answerable for example in examples)
     if answered < LEAST_ANSWERED:
         found.append(
             f"{answered} of {len(examples)} examples are answered from sources; at least {LEAST_ANSWERED} are needed."
         )
-    apart = sum(example.answerable for example in heldout)
-    for count, kind in ((apart, "answered"), (len(heldout) - apart, "declined")):
-        if count < LEAST_HELDOUT:
-            found.append(
-                f"{count} of {len(heldout)} held-out examples are {kind}; the gate needs at least {LEAST_HELDOUT}: add "
-                f"some to {settings.training.heldout.name!r} (TANDEM_TRAINING__HELDOUT)."
-            )
-    shared = {e.sources for e in examples if e.sources} & {e.sources for e in heldout}
-    if shared:
-        found.append(
-            f"{len(shared)} sources of the held-out examples are also trained on, such as "
-            f"{min(source[0].title for source in shared)!r}: take them out of one of the two files."
-        )
+    for purpose, half in (("the gate", material.heldout), ("the threshold", material.tuning)):
+        apart = sum(example.answerable for example in half)
+        for count, kind in ((apart, "answered"), (len(half) - apart, "declined")):
+            if count < LEAST_HELDOUT:
+                found.append(
+                    f"{count} of the {len(half)} held-out examples for {purpose} are {kind}; at least {LEAST_HELDOUT} "
+                    f"are needed: add some to {settings.training.heldout.name!r} (TANDEM_TRAINING__HELDOUT), where "
+                    "every second topic is for the gate and the others for the threshold."
+                )
     if tokenizer is not None:
         most = settings.training.max_tokens
         texts = [f"{example.question}\n{example.answer}" for example in examples]
@@ -211,3 +208,51 @@ def _data(
                 f"{long[0].question[:60]!r}: shorten them or raise TANDEM_TRAINING__MAX_TOKENS."
             )
     return found
+
+
+def _shared(material: Material) -> list[str]:
+    """Sources that stand on two sides: what a source says must not be known to those that are asked about it."""
+    trained = _texts([*material.trained, *material.chosen])
+    asked, tuning = _texts(material.heldout), _texts(material.tuning)
+    found = []
+    if both := trained.keys() & (asked | tuning).keys():
+        found.append(
+            f"{len(both)} sources of the held-out examples are also trained on, such as "
+            f"{min(trained[text] for text in both)!r}: take them out of one of the files."
+        )
+    if both := asked.keys() & tuning.keys():
+        found.append(
+            f"{len(both)} sources stand in held-out examples for the gate and in others for the threshold, such as "
+            f"{min(asked[text] for text in both)!r}: give examples on the same source the same topic."
+        )
+    return found
+
+
+def _texts(examples: Sequence[StyleExample]) -> dict[str, str]:
+    """The text of each source, and what to call it."""
+    return {
+        " ".join(source.text.split()): source.title or source.text[:60]
+        for example in examples
+        for source in example.sources
+    }
+
+
+def _long_pairs(settings: Settings, tokenizer: Any, preferences: Sequence[Preference]) -> list[str]:
+    """Whole prompts are counted: the second stage cuts nothing off."""
+    most = settings.training.max_tokens
+    rng = random.Random(settings.training.seed)
+    long = []
+    for preference in preferences:
+        pair = conversation(preference, rng)
+        texts = [
+            tokenizer.apply_chat_template([*pair["prompt"], *pair[side]], tokenize=False)
+            for side in ("chosen", "rejected")
+        ]
+        if max(map(len, tokenizer(texts, add_special_tokens=False).input_ids)) > most:
+            long.append(preference)
+    if not long:
+        return []
+    return [
+        f"{len(long)} pairs of answers take more than {most} tokens with their sources, such as "
+        f"{long[0].question[:60]!r}: shorten them or raise TANDEM_TRAINING__MAX_TOKENS."
+    ]

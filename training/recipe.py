@@ -1,25 +1,28 @@
 """The manifest of a finished run: everything that made the adapter."""
 
 import importlib.metadata
+import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tandem.prompt import PROMPT_VERSION
 from tandem.registry import Manifest, adapter_digest
 from tandem.settings import Settings
-from tandem.weights import model_digest
+from tandem.weights import embedder_name, model_digest
 from training.examples import data_digest
 from training.material import Material
-from training.preferences import Preferred
+from training.preferences import Preferred, preferences_digest
 
 if TYPE_CHECKING:
     from training.rows import Row
     from training.trainer import Trained
 
 _LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "tokenizers")
-_CONFIGURATION = ("passes", "batch_size", "learning_rate", "warmup", "max_tokens", "seed", "start_from")
+_FIRST_STAGE = ("passes", "batch_size", "accumulation", "learning_rate", "warmup", "max_tokens", "seed", "start_from")
+_KEPT = ("eval_steps", "heldout_rows", "patience")  # decide which step's weights are kept
+_SECOND_STAGE = ("preference_passes", "preference_learning_rate", "preference_beta")
 
 
 def write_manifest(
@@ -62,9 +65,25 @@ def write_manifest(
         prompt_version=PROMPT_VERSION,
         style=material.guide.name,
         lora={"rank": training.rank, "alpha": training.alpha, "targets": list(training.targets)},
-        training={key: getattr(training, key) for key in _CONFIGURATION}
+        training=_recipe(settings, material)
         | {"dtype": str(trained.model.dtype).removeprefix("torch."), "device": trained.model.device.type},
         metrics={**trained.outcome.model_dump(exclude_none=True), **stages},
         versions={library: importlib.metadata.version(library) for library in _LIBRARIES},
         created_at=datetime.now(UTC),
     )
+
+
+def _recipe(settings: Settings, material: Material) -> dict[str, Any]:
+    """What decides, beside the examples and the base model, which weights come of a run."""
+    training = settings.training
+    recipe = {key: getattr(training, key) for key in (*_FIRST_STAGE, *_KEPT)}
+    recipe |= {
+        "tuning_digest": data_digest(material.tuning),
+        "retrieval": settings.retrieval.model_dump(mode="json"),  # picks the evidence of a prompt
+        "embedding": embedder_name(settings),
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+    }
+    if material.preferences:
+        recipe |= {key: getattr(training, key) for key in _SECOND_STAGE}
+        recipe["preferences_digest"] = preferences_digest(material.preferences)
+    return recipe

@@ -7,6 +7,7 @@ exactly that of the questions asked one by one, at less than half of the arithme
 buckets: on the CPU each new length costs memory that never comes back.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -91,6 +92,14 @@ def pad_id(tokenizer: Any) -> int:
     """What rows and prompts are padded with; a tokenizer need not have a token of its own for it."""
     pad = tokenizer.pad_token_id
     return int(tokenizer.eos_token_id if pad is None else pad)
+
+
+def rows_digest(rows: Sequence[Row]) -> str:
+    """SHA-256 over rows in their order."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(repr(row).encode())
+    return digest.hexdigest()
 
 
 def collate(rows: Sequence[Row], pad_id: int) -> dict[str, torch.Tensor]:

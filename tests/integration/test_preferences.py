@@ -51,6 +51,29 @@ def test_guards_look_at_both_answers(tmp_path: Path):
     assert [(r.number, r.reason) for r in guarded.refusals] == [(2, "unapproved"), (3, "email"), (4, "phone")]
 
 
+def test_the_same_rejected_answer_is_looked_at_each_time(tmp_path: Path):
+    leaking = PAIR | {"rejected": "Write to ada.lovelace@company.com."}
+    rows = [leaking, leaking | {"chosen": "It is 45 euros [1]."}]
+    guarded = guard_preferences(load_preferences(written(tmp_path, *rows)))
+    assert guarded.preferences == ()
+    assert [(r.number, r.reason) for r in guarded.refusals] == [(1, "email"), (2, "email")]
+
+
+def test_only_whole_pairs_come_twice(tmp_path: Path):
+    rows = [
+        PAIR | {"approved_by": ""},
+        PAIR,
+        PAIR | {"rejected": "No idea."},
+        PAIR | {"chosen": "It is 45 euros [1]."},
+        PAIR | {"rejected": "no  idea!"},
+        PAIR | {"sources": [{"title": "Dues", "text": "The fee is 45 euros."}]},
+    ]
+    guarded = guard_preferences(load_preferences(written(tmp_path, *rows)))
+    assert guarded.preferences == tuple(load_preferences(written(tmp_path, *rows[1:4])))
+    assert [(r.number, r.reason) for r in guarded.refusals] == [(1, "unapproved"), (5, "duplicate"), (6, "duplicate")]
+    assert guarded.refusals[1].message.startswith("It is the same as pair 3,")
+
+
 def test_chosen_answers_become_likelier_than_rejected_ones(tiny: Path, tmp_path: Path):
     settings = load_settings(
         training={"rank": 8, "preference_passes": 3, "preference_learning_rate": 5e-3, "max_tokens": 400}

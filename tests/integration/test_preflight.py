@@ -12,7 +12,10 @@ import pytest
 
 from tandem.errors import ExampleError, InputError
 from tandem.settings import load_settings
+from tandem.style import StyleGuide
 from training.examples import ExampleSource, StyleExample
+from training.material import Material
+from training.preferences import Preference
 from training.preflight import preflight, refuse
 from training.serving import MAX_RANKS, serves_lora
 
@@ -31,12 +34,16 @@ def examples(count: int, first: int = 0, *, declined: bool = False) -> list[Styl
 
 GOOD = examples(10)
 HELDOUT = [*examples(4, 100), *examples(4, 200, declined=True)]
+TUNING = [*examples(4, 300), *examples(4, 400, declined=True)]
+PAIR = Preference(question="Why?", sources=GOOD[0].sources, chosen="It is blue [1].", rejected="No idea.")
 
 
-def found(
-    base: Path, used: Sequence[StyleExample] = GOOD, heldout: Sequence[StyleExample] = HELDOUT, **settings: Any
-) -> list[str]:
-    return [problem.message for problem in preflight(load_settings(**settings), base, used, heldout)]
+def material(used: Sequence[StyleExample] = GOOD, heldout: Sequence[StyleExample] = HELDOUT, **more: Any) -> Material:
+    return Material(used, heldout, StyleGuide(), **{"tuning": TUNING} | more)
+
+
+def found(base: Path, given: Material | None = None) -> list[str]:
+    return [problem.message for problem in preflight(load_settings(), base, given or material())]
 
 
 @pytest.fixture
@@ -56,9 +63,8 @@ def test_a_sound_run_has_no_problems(tiny: Path, base_model: Path):
 
 def test_everything_is_told_at_once(tiny: Path):
     training = {"rank": 24, "targets": ["q_proj", "qkv", "lm_head"], "max_tokens": 1024}
-    problems = preflight(
-        load_settings(training=training, model={"max_model_len": 512}), tiny, GOOD[:3], [*HELDOUT[:4], GOOD[0]]
-    )
+    settings = load_settings(training=training, model={"max_model_len": 512})
+    problems = preflight(settings, tiny, material(GOOD[:3], [*HELDOUT[:4], GOOD[0]], tuning=[*HELDOUT[:1], *TUNING]))
     messages = [problem.message for problem in problems]
     for said in (
         "rank 24 (TANDEM_TRAINING__RANK) is larger than the 16",
@@ -66,11 +72,12 @@ def test_everything_is_told_at_once(tiny: Path):
         "'lm_head' in TANDEM_TRAINING__TARGETS is no layer that vLLM serves LoRA for",
         "may take 1024 tokens (TANDEM_TRAINING__MAX_TOKENS) and prompts in service only 512",
         "3 of 3 examples are answered",
-        "0 of 5 held-out examples are declined",
+        "0 of the 5 held-out examples for the gate are declined",
         "1 sources of the held-out examples are also trained on, such as 'Page 0'",
+        "1 sources stand in held-out examples for the gate and in others for the threshold, such as 'Page 100'",
     ):
         assert any(said in message for message in messages), said
-    assert len(messages) == 7
+    assert len(messages) == 8
     with pytest.raises(InputError, match=r"cannot start:\n- .*rank 24.*\n- .*\n- 'qkv'") as refused:
         refuse(problems)
     assert refused.type is InputError
@@ -110,8 +117,36 @@ def test_a_model_that_is_none_or_reads_little(copied: Path):
 
 def test_examples_that_no_prompt_can_hold(tiny: Path):
     long = StyleExample(question="How?", sources=GOOD[0].sources, answer="Blue and blue " * 400 + "[1].")
-    (message,) = found(tiny, [*GOOD, long])
+    (message,) = found(tiny, material([*GOOD, long]))
     assert "1 examples are longer than 640 tokens" in message
+
+
+def test_either_half_of_the_heldout_examples_has_both_kinds(tiny: Path):
+    (message,) = found(tiny, material(tuning=TUNING[:7]))
+    assert "3 of the 7 held-out examples for the threshold are declined" in message
+    (message,) = found(tiny, material(heldout=HELDOUT[1:], tuning=TUNING + HELDOUT[:1]))
+    assert "3 of the 7 held-out examples for the gate are answered" in message
+
+
+def test_one_shared_source_of_several_is_found(tiny: Path):
+    other = ExampleSource(title="Other", text="Nothing else.")
+    again = ExampleSource(title="Another title", text="Number 100  is blue.")
+    (message,) = found(tiny, material([*GOOD, GOOD[0].model_copy(update={"sources": (other, again)})]))
+    assert "1 sources of the held-out examples are also trained on, such as 'Another title'" in message
+
+
+def test_pairs_of_answers_are_looked_at_too(tiny: Path):
+    assert found(tiny, material(preferences=[PAIR])) == []
+    leaking = PAIR.model_copy(update={"sources": TUNING[0].sources})
+    (message,) = found(tiny, material(preferences=[PAIR, leaking]))
+    assert "1 sources of the held-out examples are also trained on, such as 'Page 300'" in message
+    for change in (
+        {"sources": (ExampleSource(text="Blue and blue. " * 200),)},
+        {"rejected": "Blue and blue. " * 200},
+        {"chosen": "Blue and blue. " * 200},
+    ):
+        (message,) = found(tiny, material(preferences=[PAIR, PAIR.model_copy(update={"question": "How?"} | change)]))
+        assert "1 pairs of answers take more than 640 tokens with their sources, such as 'How?'" in message
 
 
 def test_what_vllm_serves_is_what_the_installed_one_says():

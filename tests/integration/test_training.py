@@ -23,9 +23,11 @@ from tests.adapter_files import add_adapter
 from training.augment import Augmenter, Draw, Question
 from training.corpus import open_corpus
 from training.events import TrainingEvent
-from training.examples import group_by_sources, load_examples
+from training.examples import StyleExample, data_digest, group_by_sources, load_examples
 from training.job import _Run, run_lock, train
-from training.material import Material
+from training.launch import processes
+from training.material import Material, halve
+from training.preferences import load_preferences, preferences_digest
 from training.rows import collate, render_row
 from training.trainer import Trained, draw_rows, load_base, save_adapter, train_adapter
 
@@ -194,6 +196,14 @@ def test_the_whole_job_keeps_a_failed_candidate_apart(configured: Settings, tiny
     manifest = train(configured.model_copy(update={"training": training}), on_event=events.append)
     assert manifest.data["preferences"] == 1
     assert manifest.metrics["preference_loss"] < 0.7
+    recipe = manifest.training
+    kept = load_preferences(path)[:1]
+    assert recipe["preferences_digest"] == preferences_digest(kept)
+    assert (recipe["preference_passes"], recipe["preference_beta"]) == (2.0, 0.1)
+    assert (recipe["accumulation"], recipe["eval_steps"], recipe["heldout_rows"], recipe["patience"]) == (1, 40, 16, 4)
+    assert recipe["tuning_digest"] == data_digest(halve(load_examples(configured.training.heldout))[1])
+    assert recipe["retrieval"]["top_k"] == configured.retrieval.top_k
+    assert (recipe["embedding"], recipe["processes"]) == ("all-MiniLM-L6-v2", 1)
     registry = Registry(configured.registry)
     (ref,) = registry.list()
     assert registry.manifest(ref) == manifest
@@ -238,6 +248,49 @@ def test_whatever_breaks_a_run_its_process_ends_with_an_error_line(tmp_path: Pat
     (line,) = map(json.loads, ran.stdout.splitlines())
     assert "TypeError" in line["error"]
     assert "Traceback" in ran.stderr
+
+
+def run_of(settings: Settings, tiny: Path, examples: list[StyleExample]) -> _Run:
+    return _Run(settings, "house-style", tiny, Material(examples, (), load_style(settings.style)), None, "tests", processes())
+
+
+def test_a_run_is_named_by_what_is_trained_on_and_how(
+    configured: Settings, tiny: Path, monkeypatch: pytest.MonkeyPatch
+):
+    _, tokenizer = load_base(tiny)
+    examples = load_examples(configured.training.examples)[:30]  # on three sources
+
+    def name(settings: Settings = configured, examples: list[StyleExample] = examples) -> str:
+        run = run_of(settings, tiny, examples)
+        return run._named("run", run._draw(examples, tokenizer))
+
+    first = name()
+    assert name() == first
+    gate = configured.training.gate.model_copy(update={"canaries": 5})
+    asked = configured.training.model_copy(update={"gate": gate, "webhook_token": None})
+    assert name(configured.model_copy(update={"training": asked})) == first
+    slower = configured.training.model_copy(update={"learning_rate": 1e-3})
+    fewer = configured.retrieval.model_copy(update={"sentences": 2})
+    others = [
+        name(configured.model_copy(update={"training": slower})),
+        name(configured.model_copy(update={"retrieval": fewer})),
+        name(examples=[*examples[10:], *examples[:10]]),
+        name(examples=examples[:29]),
+    ]
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert len({first, *others, name()}) == 6
+
+
+def test_a_shadow_of_other_canaries_does_not_take_the_place_of_the_old(
+    configured: Settings, tiny: Path, tmp_path: Path
+):
+    examples = load_examples(configured.training.examples)[:10]
+    run = run_of(configured, tiny, examples)
+    weights = []
+    for part in (examples, examples[:9], examples):
+        run._shadow(tmp_path, part)
+        weights.append({path.read_bytes() for path in tmp_path.glob("shadow-*/trained/adapter_model.safetensors")})
+    assert [len(found) for found in weights] == [1, 2, 2]
 
 
 def test_one_run_at_a_time(configured: Settings):

@@ -1,7 +1,10 @@
 """Drawing training prompts: every answer must stay right for the evidence it is drawn with."""
 
+import os
 import random
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -9,7 +12,7 @@ import pytest
 from eval.support import figures
 from tandem.declines import is_decline
 from tandem.embedder import Embedder
-from tandem.settings import load_settings
+from tandem.settings import REPOSITORY, load_settings
 from tandem.sparse import SparseEncoder
 from tandem.style import StyleGuide, load_style
 from training.augment import Augmenter, Draw, Shares
@@ -182,6 +185,64 @@ def test_a_disguise_is_consistent_and_keeps_the_shape():
         # Order is kept, so that what was between the two still is.
         nine = int(re.search(r"\d+", question).group())
         assert int(low) < int(street) < nine < int(high) < int(more)
+
+
+FIGURES = (
+    "Up to 1,000 pages cost 2.50 euros each, from 1000 pages 2.5, from 2,500 or 2500 pages 2.25, and at 3 pages 2.75. "
+    "Call 0470 now. One part in nine thousand (9,000) is free, 9000 in all, since 2015. Version 2.75 or 12.750 or 12.9."
+)
+
+
+DRAWING = """
+import random, sys
+from training.disguise import Disguise
+from training.examples import ExampleSource, Group
+
+text = sys.argv[1]
+disguise = Disguise([Group((ExampleSource(text=text),), ())])
+print([disguise.draw([text], random.Random(seed))(text) for seed in range(20)])
+"""
+
+
+def disguised_figures(seed: int) -> list[str]:
+    replace = Disguise([Group((ExampleSource(text=FIGURES),), ())]).draw([FIGURES], random.Random(seed))
+    return re.findall(r"\d+(?:,\d{3})*(?:\.\d+)?", replace(FIGURES))
+
+
+def test_a_figure_in_two_spellings_stays_one_and_decimals_keep_their_order():
+    for seed in range(30):
+        found = disguised_figures(seed)
+        many, half, again, short, more, same, less, three, high, phone, *_ = found
+        assert (many.replace(",", ""), half) == (again, short + "0"), found
+        assert more.replace(",", "") == same
+        assert "," in many
+        assert "," in more
+        assert float(again) < float(same)
+        assert float(less) < float(short) < float(high) < float(three), found
+        assert phone.startswith("0")
+        spelled, digits, year, version, third, fourth = found[10:]
+        assert (spelled, digits) == ("9,000", "9000")
+        assert year != "2015"
+        assert version == high
+        assert third.endswith("0")
+        assert float(third) < float(fourth)
+    assert len({tuple(disguised_figures(seed)) for seed in range(30)}) == 30
+
+
+def test_draws_are_the_same_in_every_process():
+    text = "\n".join([FIGURES.replace("(9,000)", ""), DISGUISED])
+    drawn = {
+        subprocess.run(
+            [sys.executable, "-c", DRAWING, text],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in "1234"  # of Python's hashes, by which sets are ordered
+    }
+    assert len(drawn) == 1
 
 
 def test_words_of_the_language_are_no_names(groups: list[Group]):

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tandem.errors import AdapterError, Busy
+from tandem.errors import AdapterError, Busy, Overtaken
 from tandem.manifest import Threshold
 from tandem.prompt import PROMPT_VERSION
 from tandem.registry import AdapterRef, Gate, Manifest, Registry
@@ -142,6 +142,11 @@ class _Run:
         return Registry.open(self.settings)
 
     @cached_property
+    def expected(self) -> str:
+        """What the pointer named when the gate began: what a person did since is not undone by a promotion."""
+        return self.registry.pointed_at(self.name)
+
+    @cached_property
     def base_digest(self) -> str:
         return model_digest(self.base)
 
@@ -216,7 +221,7 @@ class _Run:
     def _active(self) -> AdapterRef | None:
         """The adapter to compare with: the one that answers now, if it is whole and fits the base model."""
         try:
-            ref = self.registry.active(self.name)
+            ref = self.registry.active(self.name) if self.expected else None
             if ref is not None:
                 self.registry.verify(ref, base_digest=self.base_digest)
         except AdapterError:
@@ -268,11 +273,15 @@ class _Run:
         return Speaker(again.model, tokenizer)
 
     def _settle(self, ref: AdapterRef, gate: Gate) -> None:
-        if gate.passed:
-            self.registry.promote(ref, self.by)
-            self.say("register", f"{ref.served} is active.")
-        else:
+        if not gate.passed:
             self.say("register", f"{ref.served} is kept as a candidate and not promoted.")
+            return
+        try:
+            self.registry.promote(ref, self.by, expected=self.expected)
+        except Overtaken as exc:
+            self.say("register", f"{exc.message} It is kept as a candidate.")
+        else:
+            self.say("register", f"{ref.served} is active.")
 
 
 def _drawn(rows: "list[Row]") -> str:

@@ -226,6 +226,7 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
     _save_weights(model, folder, torch.bfloat16)
     config = model.peft_config["default"]
     config.inference_mode = True
+    config.target_modules = sorted(config.target_modules)  # a set is written in no order, and the digest is of the file
     config.save_pretrained(folder)
 
 

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 from tandem.canary import Canary
-from tandem.errors import AdapterError, NotFound, Overtaken
+from tandem.errors import AdapterError, InputError, NotFound, Overtaken
 from tandem.manifest import CONFIG, MANIFEST, WEIGHTS, AdapterRef, Gate, Manifest, adapter_digest
 from tandem.pointer import Kind, Pointer, Promotion
 from tandem.serving import Serving, serving_of
@@ -190,12 +190,18 @@ class Registry(Versions):
 
         Args:
             ref: The candidate.
-            share: Of conversations, over 0 to 1.
+            share: Of conversations, over 0 and below 1.
             by: Who does it.
 
         Raises:
+            InputError: That is no such share.
             AdapterError: It is broken, or there is no other version to compare it with.
         """
+        if not 0 < share < 1:
+            raise InputError(
+                f"A candidate cannot answer a share of {share:g} of the conversations: take a number over 0 and below "
+                "1, so that the active version has some to be compared by."
+            )
         self.check(ref)
         pointer = self._pointer(ref.name)
         with pointer.lock():

@@ -70,10 +70,11 @@ class CanaryWatch:
             refusal = self._adapters.refusal(candidate)
             reasons = (*judgement.behind, *((refusal,) if refusal else ()))
             after = self._settings.canary.promote_after
+            answered = judgement.candidate.conversations - judgement.candidate.failed
             if reasons:
                 self._withdraw(candidate, " ".join(reasons))
-            elif after is not None and judgement.enough and judgement.candidate.conversations >= after:
-                self._promote(canary, candidate, f"It kept up for {judgement.candidate.conversations} conversations")
+            elif after is not None and judgement.enough and answered >= after:
+                self._promote(canary, candidate, f"It kept up for {answered} conversations")
             return judgement
 
     def _promote(self, canary: Canary, candidate: AdapterRef, kept_up: str) -> None:

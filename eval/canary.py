@@ -12,7 +12,7 @@ from statistics import NormalDist, median
 from typing import Any
 
 import numpy as np
-from sqlalchemy import select
+from sqlalchemy import or_, select
 
 from eval.suite import EVAL_USER
 from tandem.canary import conversation_key
@@ -31,9 +31,10 @@ class Side(Value):
 
     Attributes:
         conversations: How many it had.
-        stated: Of them, those whose answer did not decline.
+        stated: Of them, those that were answered, and whose answer did not decline.
         cited: Of those that stated something, those that cite a source that exists.
         declined: How many declined.
+        failed: Of the conversations, those whose answer the adapter did not give, or not to the end.
         seconds: Median time of an answer; None without answers.
     """
 
@@ -42,6 +43,7 @@ class Side(Value):
     stated: int = 0
     cited: int = 0
     declined: int = 0
+    failed: int = 0
     seconds: float | None = None
 
 
@@ -69,6 +71,7 @@ class _Given(Value):
     declined: bool
     cited: bool
     seconds: float
+    failed: bool = False
 
 
 def judge(database: Database, registry: Registry, name: str, settings: CanarySettings) -> Judgement | None:
@@ -104,6 +107,12 @@ def judge(database: Database, registry: Registry, name: str, settings: CanarySet
 
 def _behind(candidate: Sequence[_Given], active: Sequence[_Given], settings: CanarySettings) -> list[str]:
     found = []
+    mine, theirs = ([given.failed for given in side] for side in (candidate, active))
+    if _surely_more(mine, theirs, settings.max_failed_gain, settings.confidence):
+        found.append(f"Of its answers {_mean(mine):.0%} failed, of the active one's {_mean(theirs):.0%}.")
+    candidate, active = ([given for given in side if not given.failed] for side in (candidate, active))
+    if min(len(candidate), len(active)) < settings.min_conversations:
+        return found
     mine, theirs = ([given.cited for given in side if not given.declined] for side in (candidate, active))
     if min(len(mine), len(theirs)) >= settings.min_conversations and _surely_more(
         theirs, mine, settings.max_cited_loss, settings.confidence
@@ -149,43 +158,49 @@ def _surely_longer(first: Sequence[float], second: Sequence[float], confidence: 
 
 
 def _given(database: Database, served: str, since: datetime) -> list[_Given]:
+    receipt = AnswerRow.receipt
+    failed = receipt["failed_adapter"].as_string()
+    # Of a receipt only what counts: its passages are most of it, and this is read again and again.
+    columns = (
+        receipt["ask"],
+        failed,
+        receipt["declined"].as_boolean(),
+        receipt[("citations", 0, "n")].as_integer(),
+        receipt[("timings", "total")].as_float(),
+    )
     query = (
-        select(AnswerRow.user, AnswerRow.receipt)
-        .where(AnswerRow.adapter == served, AnswerRow.created_at >= since.astimezone(UTC))
+        select(AnswerRow.user, *columns)
+        .where(or_(AnswerRow.adapter == served, failed == served), AnswerRow.created_at >= since.astimezone(UTC))
         .where(AnswerRow.arm == "tandem", AnswerRow.user != EVAL_USER)
         .order_by(AnswerRow.created_at.desc())
         .limit(MAX_ANSWERS)
     )
     with database.session() as session:
         latest: dict[str, _Given] = {}
-        for user, receipt in session.execute(query):
-            latest.setdefault(_conversation(user, receipt), _of(receipt))
+        for user, ask, failed_one, declined, cited, seconds in session.execute(query):
+            given = _Given(
+                declined=bool(declined), cited=cited is not None, seconds=seconds or 0.0, failed=failed_one == served
+            )
+            latest.setdefault(_conversation(user, ask or {}), given)
         return list(latest.values())
 
 
-def _conversation(user: str, receipt: dict[str, Any]) -> str:
-    ask = receipt.get("ask") or {}
+def _conversation(user: str, ask: dict[str, Any]) -> str:
     first = next((turn["content"] for turn in ask.get("messages") or () if turn["role"] == "user"), "")
     return conversation_key(user, first, ask.get("conversation") or "")
 
 
-def _of(receipt: dict[str, Any]) -> _Given:
-    return _Given(
-        declined=bool(receipt.get("declined")),
-        cited=bool(receipt.get("citations")),
-        seconds=float((receipt.get("timings") or {}).get("total") or 0.0),
-    )
-
-
 def _side(served: str, given: Sequence[_Given]) -> Side:
-    stated = [answer for answer in given if not answer.declined]
+    answered = [answer for answer in given if not answer.failed]
+    stated = [answer for answer in answered if not answer.declined]
     return Side(
         served=served,
         conversations=len(given),
         stated=len(stated),
         cited=sum(answer.cited for answer in stated),
-        declined=len(given) - len(stated),
-        seconds=round(median(answer.seconds for answer in given), 3) if given else None,
+        declined=len(answered) - len(stated),
+        failed=len(given) - len(answered),
+        seconds=round(median(answer.seconds for answer in answered), 3) if answered else None,
     )
 
 

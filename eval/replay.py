@@ -118,6 +118,13 @@ def _degraded(answer: Answer) -> Verdict:
             owner="platform engineer",
             action="See `tandem adapters list` for the active version, and the server's log for why it was not loaded.",
         )
+    if answer.degraded == "broken":
+        return Verdict(
+            label="adapter",
+            evidence="The adapter did not bring its answer to an end.",
+            owner="platform engineer",
+            action="See that the model server runs (`/readyz`) and what its log says, then ask again.",
+        )
     return Verdict(
         label="reading",
         evidence="The model did not answer; passages were shown instead.",

@@ -88,6 +88,10 @@ class ActiveAdapter:
             await self._load(ref)
             yield
 
+    def meant_for(self, conversation: str) -> AdapterRef | None:
+        """The version whose turn a conversation is, whether it loads or not; None when there is none."""
+        return self._candidate(conversation) or self._active()[0]
+
     def bias(self, ref: AdapterRef) -> tuple[tuple[int, float], ...]:
         """What is added to the logits when a version answers from sources: its threshold for declining.
 
@@ -146,8 +150,7 @@ class ActiveAdapter:
                     log.info("the adapter %s is not unloaded: %s", ref.served, exc.message)
 
     async def _first_that_loads(self, conversation: str) -> AdapterRef | None:
-        trial = self._registry.canary(self._name)
-        candidate = trial[1] if trial is not None and trial[0].takes(conversation) else None
+        candidate = self._candidate(conversation)
         active, problem = self._active()
         for ref in dict.fromkeys((candidate, active, self._last)):
             if ref is None:
@@ -163,6 +166,10 @@ class ActiveAdapter:
             return ref
         self._blame(problem)
         return None
+
+    def _candidate(self, conversation: str) -> AdapterRef | None:
+        trial = self._registry.canary(self._name)
+        return trial[1] if trial is not None and trial[0].takes(conversation) else None
 
     def _active(self) -> tuple[AdapterRef | None, str | None]:
         """The active version, or why there is none."""

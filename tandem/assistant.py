@@ -14,7 +14,7 @@ from tandem.citations import AnswerFilter
 from tandem.completions import Delta
 from tandem.database import Database
 from tandem.declines import is_decline
-from tandem.errors import AdapterError, ModelUnavailable
+from tandem.errors import AdapterError, ModelUnavailable, TandemError
 from tandem.evidence import EvidenceSelector
 from tandem.prompt import DECLINE, PROMPT_VERSION, Source, build_messages
 from tandem.registry import AdapterRef
@@ -48,6 +48,7 @@ class _Draft:
     passages: list[Passage] = field(default_factory=list)
     adapter: AdapterRef | None = None
     degraded: str | None = None
+    failed: AdapterRef | None = None
     pieces: list[str] = field(default_factory=list)
     cited: list[int] = field(default_factory=list)
     removed: int = 0
@@ -108,8 +109,10 @@ class Assistant:
         try:
             async for piece in self._generate(draft, question, history):
                 yield piece
-        except ModelUnavailable:
-            if not draft.passages or draft.pieces:
+        except (AdapterError, ModelUnavailable) as exc:
+            self._blame(draft)
+            if not draft.passages or draft.pieces or isinstance(exc, AdapterError):
+                await self._keep_broken(draft)
                 raise
             log.warning("the model does not answer; passages are shown instead", exc_info=True)
             yield self._passages_only(draft)
@@ -165,9 +168,25 @@ class Assistant:
                     log.warning("%s", exc.message)
                     assert draft.adapter is not None
                     self._adapters.forget(draft.adapter)
+            self._blame(draft)
             draft.adapter, draft.degraded = None, "no_adapter"
         async for delta in self._completions.stream(messages, self._settings.model.name, draft.ask.sampling):
             yield delta
+
+    def _blame(self, draft: _Draft) -> None:
+        """Notes which adapter failed, if one should have spoken: a canary is judged by that, too."""
+        if uses_adapter(draft.ask.arm) and draft.failed is None:
+            draft.failed = draft.adapter or self._adapters.meant_for(_conversation(draft.ask))
+
+    async def _keep_broken(self, draft: _Draft) -> None:
+        """Stores the receipt of an answer that an adapter did not bring to its end; the caller gets the error."""
+        if draft.failed is None:
+            return
+        draft.adapter, draft.degraded = None, "broken"
+        try:
+            await self._finish(draft)
+        except TandemError as exc:  # the error of the model says more to who asked
+            log.warning("the receipt of a broken answer is not stored: %s", exc.message)
 
     def _decline(self, draft: _Draft) -> TextDelta:
         """Says that nothing was found, and names the nearest documents instead of guessing."""
@@ -202,6 +221,7 @@ class Assistant:
             adapter=draft.adapter.served if draft.adapter else None,
             as_of=draft.ask.as_of,
             degraded=draft.degraded,
+            failed_adapter=draft.failed.served if draft.failed else None,
             declined=draft.declined,
             citations=tuple(passage for passage in draft.passages if passage.n in cited),
             passages=tuple(draft.passages),

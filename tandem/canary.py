@@ -14,7 +14,7 @@ class Canary(Value):
     Attributes:
         digest: The candidate.
         against: The version that was active when it began. The trial ends when another one is.
-        share: Of conversations, over 0 to 1.
+        share: Of conversations, over 0 and below 1; a trial that an earlier Tandem began may have 1.
         by: Who began it.
     """
 

@@ -3,6 +3,7 @@
 Third-party errors are mapped here and nowhere else.
 """
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ from tandem.errors import AdapterError, Forbidden, InputError, ModelUnavailable
 from tandem.schemas import Sampling, Usage, Value
 
 _MESSAGE_CHARS = 300
+_ADAPTER_TIMEOUT = 10.0  # seconds; loading takes under one, and answers wait for it
 
 
 class Delta(Value):
@@ -127,14 +129,22 @@ class Completions:
         await self._adapter_call("unload_lora_adapter", {"lora_name": name}, name, "cannot be found")
 
     async def _adapter_call(self, call: str, body: dict[str, str], name: str, fine: str) -> None:
-        async with self._mapped():
-            response = await self._client.post(self._url(call), json=body)
+        try:
+            async with self._mapped(), asyncio.timeout(_ADAPTER_TIMEOUT):
+                response = await self._client.post(self._url(call), json=body)
+        except TimeoutError as exc:
+            raise ModelUnavailable(
+                f"The model server at {self.base_url} did not load or unload an adapter within {_ADAPTER_TIMEOUT:g} s. "
+                "If this goes on, start it again."
+            ) from exc
         if response.status_code == 200:
             return
         message = _message(response.content)
         lowered = message.lower()
         if fine in lowered:
             return
+        if _failed(response.status_code):
+            raise _failure(response.status_code, message)
         if response.status_code in (404, 405) and name not in message:
             raise AdapterError(
                 f"The model server at {self.base_url} cannot load adapters: only vLLM can, started by Tandem or with "
@@ -236,6 +246,15 @@ def _refusal(status: int, content: bytes, model: str) -> Exception:
         return ModelUnavailable(f"The model server has no model {model!r} ({message}): set TANDEM_MODEL__NAME.")
     if status in (401, 403):
         return Forbidden(f"The model server refuses the key: set TANDEM_MODEL__API_KEY. It says: {message}.")
-    if 400 <= status < 500 and status not in (408, 425, 429):
+    if not _failed(status):
         return InputError(f"The model server refuses the request: {message}.")
+    return _failure(status, message)
+
+
+def _failed(status: int) -> bool:
+    """Whether it says that the server could not, for now: nothing is wrong with what it was asked."""
+    return not 400 <= status < 500 or status in (408, 425, 429)
+
+
+def _failure(status: int, message: str) -> ModelUnavailable:
     return ModelUnavailable(f"The model server failed (status {status}): {message or 'it says no more'}. Ask again.")

@@ -122,3 +122,7 @@ class DatabaseUnavailable(Unavailable):
 class AdapterError(TandemError):
     code = "adapter_error"
     status = 409
+
+
+class Overtaken(AdapterError):
+    """What was to be changed has been changed meanwhile, by somebody else."""

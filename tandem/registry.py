@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 from tandem.canary import Canary
-from tandem.errors import AdapterError, NotFound
+from tandem.errors import AdapterError, InputError, NotFound, Overtaken
 from tandem.manifest import CONFIG, MANIFEST, WEIGHTS, AdapterRef, Gate, Manifest, adapter_digest
 from tandem.pointer import Kind, Pointer, Promotion
 from tandem.serving import Serving, serving_of
@@ -25,6 +25,7 @@ from tandem.versions import DIGEST, NAME, Versions
 __all__ = [
     "CONFIG",
     "MANIFEST",
+    "NONE_ACTIVE",
     "WEIGHTS",
     "AdapterRef",
     "Gate",
@@ -33,6 +34,8 @@ __all__ = [
     "Registry",
     "adapter_digest",
 ]
+
+NONE_ACTIVE = ""  # in the place of the active version's digest
 
 
 class Registry(Versions):
@@ -121,21 +124,40 @@ class Registry(Versions):
             serving = self._like_active(ref, serving)
         check_sound(ref.served, ref.path, serving)
 
-    def promote(self, ref: AdapterRef, by: str) -> None:
-        """Makes a version the one that answers, after checking it. A trial that is under way ends.
+    def pointed_at(self, name: str) -> str:
+        """The digest that the pointer names, whether that version is there or not; `NONE_ACTIVE` for none.
+
+        Raises:
+            AdapterError: The pointer cannot be read.
+        """
+        return self._pointer(name).read() or NONE_ACTIVE
+
+    def promote(self, ref: AdapterRef, by: str, *, expected: str | None = None, trial: Canary | None = None) -> None:
+        """Makes a version the one that answers, after checking it. A trial that is under way ends; the history says so.
 
         Args:
             ref: The version.
             by: Who does it, for the history.
+            expected: Promote only if this is what `pointed_at` gives still. For whoever promotes by themselves: they
+                decide on what they saw a while ago, and must not undo what a person did meanwhile.
+            trial: Promote only if this trial is under way still.
 
         Raises:
             AdapterError: It is broken, or made for another model.
+            Overtaken: Another version is active than was expected, or the trial has ended.
         """
         self.check(ref)
         pointer = self._pointer(ref.name)
         with pointer.lock():
             self._check_there(ref)
-            pointer.move(_entry(ref.digest, by, pointer.read(), "promote"))
+            active, running = pointer.read(), self.canary(ref.name)
+            if expected is not None and (active or NONE_ACTIVE) != expected:
+                now = f"{ref.name}@{active[:12]} is active" if active else "none is active"
+                raise Overtaken(f"{ref.served} is not promoted: {now} by now, with which it was not compared.")
+            if trial is not None and (running is None or running[0] != trial):
+                raise Overtaken(f"{ref.served} is not promoted: its trial was ended meanwhile.")
+            reason = f"It ended the trial of {running[1].served}." if running and running[1] != ref else ""
+            pointer.move(_entry(ref.digest, by, active, "promote", reason))
 
     def rollback(self, name: str, by: str = "") -> AdapterRef:
         """Goes back to the version that was active before; again, and it goes back further. A trial ends.
@@ -168,20 +190,28 @@ class Registry(Versions):
 
         Args:
             ref: The candidate.
-            share: Of conversations, over 0 to 1.
+            share: Of conversations, over 0 and below 1.
             by: Who does it.
 
         Raises:
+            InputError: That is no such share.
             AdapterError: It is broken, or there is no other version to compare it with.
         """
+        if not 0 < share < 1:
+            raise InputError(
+                f"A candidate cannot answer a share of {share:g} of the conversations: take a number over 0 and below "
+                "1, so that the active version has some to be compared by."
+            )
         self.check(ref)
-        active = self.active(ref.name)
-        if active is None or active.digest == ref.digest:
-            problem = "is active" if active else "has no active version to be compared with"
-            raise AdapterError(f"The adapter {ref.served} {problem}: a trial needs an active version and another one.")
         pointer = self._pointer(ref.name)
         with pointer.lock():
             self._check_there(ref)
+            active = self.active(ref.name)
+            if active is None or active.digest == ref.digest:
+                problem = "is active" if active else "has no active version to be compared with"
+                raise AdapterError(
+                    f"The adapter {ref.served} {problem}: a trial needs an active version and another one."
+                )
             entry = _entry(ref.digest, by, active.digest, "canary", f"It answers {share:.0%} of the conversations.")
             canary = Canary(digest=ref.digest, against=active.digest, share=share, by=by, started_at=entry.at)
             pointer.begin(canary, entry)

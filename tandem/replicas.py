@@ -16,6 +16,7 @@ from tandem.schemas import Sampling
 log = logging.getLogger(__name__)
 
 _PAUSE = 5.0  # seconds for which one that failed is asked last
+_OTHERS = 1.0  # seconds that the others get for loading an adapter when one has it
 
 
 @dataclass
@@ -38,9 +39,12 @@ class Replicas:
         self._replicas = [_Replica(client) for client in clients]
         self._adapters: dict[str, Path] = {}
         self._turns = itertools.count()
+        self._calls: set[asyncio.Task[Exception | None]] = set()  # those that nobody waits for any more, too
 
     async def aclose(self) -> None:
         """Closes the connections."""
+        for call in self._calls:
+            call.cancel()
         for replica in self._replicas:
             await replica.client.aclose()
 
@@ -96,10 +100,10 @@ class Replicas:
         raise problem
 
     async def load_adapter(self, name: str, path: Path) -> None:
-        """Has every server load an adapter. One that does not answer gets it when it is back.
+        """Has every server load an adapter. One that does not answer, or not soon, gets it when it is back.
 
         Raises:
-            AdapterError: A server refuses it; then none keeps it.
+            AdapterError: A server refuses it; then none keeps it. One that says so late is not heard.
             ModelUnavailable: No server answers.
         """
         try:
@@ -124,12 +128,20 @@ class Replicas:
                 return self._failed(replica, exc)
             return None
 
-        problems = await asyncio.gather(*(one(replica) for replica in self._replicas))
+        calls = [asyncio.create_task(one(replica)) for replica in self._replicas]
+        for each in calls:
+            self._calls.add(each)
+            each.add_done_callback(self._calls.discard)
+        # A frozen server must not hold up the answers that the others can give: once one has said something, the
+        # others have a moment left. What they missed is made up for by the next request there, see `_reload`.
+        while (waiting := [each for each in calls if not each.done()]) and not any(map(_said_something, calls)):
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(calls, timeout=_OTHERS)
+        problems = [each.result() for each in calls if each.done()]
         for problem in problems:
             if isinstance(problem, AdapterError):
                 raise problem
-        if all(problems):
-            assert problems[0] is not None
+        if len(problems) == len(calls) and problems[0] is not None and all(problems):
             raise problems[0]
 
     async def _reload(self, replica: _Replica, name: str) -> bool:
@@ -151,3 +163,7 @@ class Replicas:
             log.warning("%s", exc.message)
         replica.failed_until = time.monotonic() + _PAUSE
         return exc
+
+
+def _said_something(call: "asyncio.Task[Exception | None]") -> bool:
+    return call.done() and not isinstance(call.result(), ModelUnavailable)

@@ -193,7 +193,8 @@ class Answer(Value):
 
     Attributes:
         adapter: `NAME@DIGEST12`, or None when no adapter spoke.
-        degraded: None, `retrieval_only` (model down) or `no_adapter`.
+        degraded: None, `retrieval_only` (model down), `no_adapter`, or `broken` (it ended in the middle; only stored).
+        failed_adapter: `NAME@DIGEST12` of the adapter that should have spoken, where it did not, or not to the end.
         declined: Whether Tandem or the model said that the sources do not answer.
         removed_markers: Citation markers without a source that were removed from the text.
         timings: Seconds a stage: retrieve, first_token, total.
@@ -205,6 +206,7 @@ class Answer(Value):
     adapter: str | None = None
     as_of: date
     degraded: str | None = None
+    failed_adapter: str | None = None
     declined: bool = False
     citations: tuple[Passage, ...] = ()
     passages: tuple[Passage, ...] = ()

@@ -233,7 +233,7 @@ class ServerSettings(Section):
 
 
 class CanarySettings(Section):
-    share: float = Field(0.1, gt=0, le=1, description="Share of conversations that a candidate answers.")
+    share: float = Field(0.1, gt=0, lt=1, description="Share of conversations that a candidate answers, below 1.")
     min_conversations: int = Field(
         50, ge=10, description="Conversations that candidate and active version must each have had before a judgement."
     )
@@ -245,6 +245,9 @@ class CanarySettings(Section):
     )
     max_declined_gain: float = Field(
         0.1, ge=0, le=1, description="Withdrawn when the share of declined questions is higher by this, and surely so."
+    )
+    max_failed_gain: float = Field(
+        0.05, ge=0, le=1, description="Withdrawn when the share of failed answers is higher by this, and surely so."
     )
     max_slowdown: float = Field(
         1.5, gt=1, description="Withdrawn when the median answer takes this many times as long, and answers surely do."

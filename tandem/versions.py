@@ -25,14 +25,15 @@ class Versions:
         self.root = root
 
     def add(self, folder: Path, manifest: Manifest) -> AdapterRef:
-        """Takes an adapter in. What is in already stays as it is.
+        """Takes an adapter in. What is in already stays as it is, its manifest included.
 
         Args:
             folder: Holds the weights and the configuration in PEFT's layout; it is copied.
             manifest: Its recipe; the digest must be that of the files.
 
         Raises:
-            AdapterError: Name or digest is wrong, or a file is missing.
+            AdapterError: Name or digest is wrong, a file is missing, or the version is in already and would answer, or
+                be judged, otherwise by this manifest.
         """
         _check_name(manifest.name)
         digest = adapter_digest(folder)
@@ -44,6 +45,7 @@ class Versions:
         with Pointer(home).lock():
             _sweep(home)
             if ref.path.exists():
+                _check_same(ref, manifest)
                 return ref
             work = Path(tempfile.mkdtemp(prefix=".adding-", dir=home))
             try:
@@ -115,6 +117,25 @@ def _check_name(name: str) -> None:
     if not NAME.fullmatch(name):
         raise AdapterError(
             f"{name!r} is no name for an adapter: take small letters, digits, '.', '_' and '-', 64 at most."
+        )
+
+
+def _check_same(ref: AdapterRef, manifest: Manifest) -> None:
+    """Refuses another recipe for a version that is in: by its name everybody knows how it answers and was judged.
+
+    When it was made and how the gate's figures came out may differ: a run that was killed comes here a second time.
+    """
+    known = read_manifest(ref)
+    differing = []
+    if known.threshold != manifest.threshold:
+        differing.append("threshold for declining")
+    if (known.gate and known.gate.passed) != (manifest.gate and manifest.gate.passed):
+        differing.append("verdict of the gate")
+    if differing:
+        raise AdapterError(
+            f"The adapter {ref.served} is in the registry already, with another {' and another '.join(differing)}, and "
+            f"a version never changes: delete it first (`tandem adapters delete {ref.served}`), or train one of its "
+            "own with another TANDEM_TRAINING__SEED."
         )
 
 

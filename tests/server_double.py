@@ -26,7 +26,9 @@ class ServerDouble:
     down: bool = False
     breaks_after: int = 99
     fault: type[TandemError] = ModelUnavailable
+    faulty: str = ""  # the only model that breaks; empty: all
     hold: asyncio.Event | None = None
+    frozen: asyncio.Event | None = None  # calls about adapters wait for it
 
     def _called(self, call: str, name: str) -> None:
         if self.down:
@@ -34,12 +36,16 @@ class ServerDouble:
         self.calls.append((call, name))
 
     async def load_adapter(self, name: str, path: Path) -> None:
+        if self.frozen:
+            await self.frozen.wait()
         self._called("load", name)
         if name in self.refused:
             raise AdapterError(f"The model server refuses the adapter {name!r}.")
         self.loaded.append(name)
 
     async def unload_adapter(self, name: str) -> None:
+        if self.frozen:
+            await self.frozen.wait()
         self._called("unload", name)
         if name in self.loaded:
             self.loaded.remove(name)
@@ -50,7 +56,7 @@ class ServerDouble:
         if "@" in model and model not in self.loaded:
             raise AdapterError(f"The model server has no adapter {model!r}.")
         for number in range(3):
-            if number == self.breaks_after:
+            if number == self.breaks_after and self.faulty in ("", model):
                 raise self.fault("broke")
             yield Delta(text=f"{model} ")
             if self.hold:

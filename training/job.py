@@ -148,6 +148,11 @@ class _Run:
         return Registry.open(self.settings)
 
     @cached_property
+    def expected(self) -> str:
+        """What the pointer named when the gate began: what a person did since is not undone by a promotion."""
+        return self.registry.pointed_at(self.name)
+
+    @cached_property
     def base_digest(self) -> str:
         return model_digest(self.base)
 

@@ -276,6 +276,7 @@ def save_adapter(model: PeftModel, folder: Path) -> None:
     config.inference_mode = True
     # Its name and not the folder: where this machine keeps its models is nobody's business, nor part of the digest.
     config.base_model_name_or_path = Path(config.base_model_name_or_path or "").name
+    config.target_modules = sorted(config.target_modules)  # a set is written in no order, and the digest is of the file
     config.save_pretrained(folder)
 
 

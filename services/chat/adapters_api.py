@@ -46,10 +46,10 @@ class CanaryRequest(Body):
     share: float | None = Field(
         None,
         gt=0,
-        le=1,
+        lt=1,
         strict=True,
         allow_inf_nan=False,
-        description="Of conversations; unset: TANDEM_CANARY__SHARE.",
+        description="Of conversations, below 1: the active version needs some too. Unset: TANDEM_CANARY__SHARE.",
     )
 
 

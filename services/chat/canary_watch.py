@@ -10,8 +10,9 @@ from pathlib import Path
 
 from eval.canary import CANARY_USER, Judgement, judge
 from tandem.adapters import ActiveAdapter
+from tandem.canary import Canary
 from tandem.database import Database
-from tandem.errors import NotFound, TandemError
+from tandem.errors import NotFound, Overtaken, TandemError
 from tandem.registry import AdapterRef, Registry
 from tandem.settings import Settings
 from tandem.tables import AuditRow
@@ -65,17 +66,30 @@ class CanaryWatch:
             judgement = judge(self._database, self._registry, self._name, self._settings.canary)
             if trial is None or judgement is None:
                 return None
-            candidate = trial[1]
+            canary, candidate = trial
             refusal = self._adapters.refusal(candidate)
             reasons = (*judgement.behind, *((refusal,) if refusal else ()))
             after = self._settings.canary.promote_after
+            answered = judgement.candidate.conversations - judgement.candidate.failed
             if reasons:
                 self._withdraw(candidate, " ".join(reasons))
-            elif after is not None and judgement.enough and judgement.candidate.conversations >= after:
-                self._registry.promote(candidate, CANARY_USER)
-                self._audit("promote", candidate, f"It kept up for {judgement.candidate.conversations} conversations.")
-                log.info("the canary %s kept up and is active now", candidate.served)
+            elif after is not None and judgement.enough and answered >= after:
+                self._promote(canary, candidate, f"It kept up for {answered} conversations")
             return judgement
+
+    def _promote(self, canary: Canary, candidate: AdapterRef, kept_up: str) -> None:
+        gate = self._registry.manifest(candidate).gate
+        if gate is None or not gate.passed:
+            why = " ".join(gate.reasons) if gate else "It was never examined."
+            self._withdraw(candidate, f"{kept_up}, but did not pass its gate, so only a person promotes it. {why}")
+            return
+        try:
+            self._registry.promote(candidate, CANARY_USER, trial=canary)
+        except Overtaken as exc:  # a person was quicker
+            log.info("the canary stays a candidate: %s", exc.message)
+            return
+        self._audit("promote", candidate, f"{kept_up}.")
+        log.info("the canary %s kept up and is active now", candidate.served)
 
     def _withdraw(self, candidate: AdapterRef, reason: str) -> None:
         try:

@@ -105,15 +105,18 @@ def canary(
     adapter: Annotated[str, typer.Argument(help="NAME@DIGEST starts a trial; NAME shows how it stands.")],
     share: Annotated[
         float | None,
-        typer.Option(help="Share of conversations that it answers, over 0 to 1. Default: TANDEM_CANARY__SHARE."),
+        typer.Option(help="Share of conversations that it answers, over 0, below 1. Default: TANDEM_CANARY__SHARE."),
     ] = None,
     stop: Annotated[bool, typer.Option("--stop", help="End the trial of the adapter NAME.")] = False,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Have a candidate answer a share of the conversations; it is withdrawn by itself when it falls behind."""
-    if share is not None and not 0 < share <= 1:
-        raise InputError(f"--share {share} is no share: take a number over 0, and 1 at most.")
+    if share is not None and not 0 < share < 1:
+        raise InputError(
+            f"--share {share} is no share: take a number over 0 and below 1, so that the active version has some "
+            "conversations to be compared by."
+        )
     if stop:
         _stop(adapter.partition("@")[0], data_dir, as_json)
     elif "@" in adapter:
@@ -174,11 +177,13 @@ def _trial(state: dict[str, Any]) -> None:
         if end:
             out.print(f"The last was withdrawn by {end['by']}: {end['reason'] or 'no reason given.'}", markup=False)
         return
-    grid = Table("adapter", "conversations", "cited", "declined", "median answer")
+    grid = Table("adapter", "conversations", "cited", "declined", "failed", "median answer")
     for side in (running["candidate"], running["active"]):
         took = "" if side["seconds"] is None else f"{side['seconds']:.2f} s"
         cited = f"{side['cited']} of {side['stated']}"
-        grid.add_row(side["served"], str(side["conversations"]), cited, str(side["declined"]), took)
+        grid.add_row(
+            side["served"], str(side["conversations"]), cited, str(side["declined"]), str(side["failed"]), took
+        )
     out.print(f"The candidate answers {running['share']:.0%} of the conversations since {running['started_at'][:19]}.")
     out.print(grid)
     for reason in running["behind"]:

@@ -860,7 +860,7 @@ async def test_a_canary_is_started_shown_and_stopped(house: House, tmp_path: Pat
         assert (early.status_code, "no active version" in early.text) == (409, True)
         await client.post(f"{STYLE}/promote", json={"digest": old.digest})
         assert (await client.get(f"{STYLE}/canary")).json() == {"running": None, "last_end": None}
-        for share in (0, 1.5, "much"):
+        for share in (0, 1, 1.5, "much"):
             refused = await client.post(f"{STYLE}/canary", json={"digest": new.digest, "share": share})
             assert (refused.status_code, error_of(refused)["param"]) == (400, "share")
         started = (await client.post(f"{STYLE}/canary", json={"digest": new.digest[:12], "share": 0.25})).json()

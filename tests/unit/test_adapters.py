@@ -2,22 +2,27 @@
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 import tandem.adapters
+from eval.canary import judge
 from tandem.adapters import ActiveAdapter
 from tandem.assistant import Assistant
+from tandem.canary import conversation_key
 from tandem.database import Database
-from tandem.errors import AdapterError, Busy
+from tandem.errors import AdapterError, Busy, ModelUnavailable
 from tandem.manifest import Threshold
 from tandem.registry import AdapterRef, Gate, Registry
 from tandem.schemas import OPERATOR, Answer, Ask, Message, Passage
 from tandem.settings import Settings
 from tandem.style import load_style
+from tandem.tables import AnswerRow
 from tests.adapter_files import NOW, add_adapter
 from tests.server_double import ServerDouble, replicas
 
@@ -140,7 +145,7 @@ async def test_a_candidate_gets_its_share_and_a_refused_one_gets_none(active, re
     registry.withdraw_canary(NAME, "ada")
     assert {await speaks(active, key) for key in conversations} == {refs[0]}
     server.refused.add(refs[2].served)
-    registry.start_canary(refs[2], 1.0, "ada")
+    registry.start_canary(refs[2], 0.999, "ada")
     assert {await speaks(active, key) for key in conversations} == {refs[0]}
     assert "refuses" in active.refusal(refs[2])
 
@@ -226,3 +231,35 @@ async def test_the_base_model_answers_for_an_adapter_that_fails_but_never_finish
     with pytest.raises(AdapterError):
         await answer_of(assistant)
     assert "base" not in [name for _, name in server.calls]
+
+
+@pytest.mark.parametrize(
+    ("fault", "breaks_after", "degraded"),
+    [(AdapterError, 0, "no_adapter"), (ModelUnavailable, 0, "retrieval_only"), (ModelUnavailable, 1, "broken")],
+)
+@pytest.mark.parametrize("loaded", [True, False])
+async def test_the_receipt_of_a_failure_names_the_candidate_whose_turn_it_was(
+    active, registry, server, refs, settings, fault, breaks_after, degraded, loaded
+):
+    registry.promote(refs[0], "ada")
+    registry.start_canary(refs[1], 0.5, "ada")
+    trial = registry.canary(NAME)
+    name = next(str(n) for n in range(99) if trial[0].takes(conversation_key(OPERATOR.user, "How?", str(n))))
+    assert active.meant_for(conversation_key(OPERATOR.user, "How?", name)) == refs[1]
+    server.breaks_after, server.fault, server.faulty = breaks_after, fault, refs[1].served
+    if not loaded:  # every call to the model server fails
+        server.down, degraded = True, "retrieval_only"
+    database = Database(settings.database)
+    database.migrate()
+    found: Any = OnePassage()
+    house = Assistant(found, found, replicas(server), active, database, load_style(settings.style), settings)
+    ask = Ask(messages=(Message(role="user", content="How?"),), arm="tandem", principal=OPERATOR, conversation=name)
+    with suppress(ModelUnavailable) if degraded == "broken" else nullcontext():
+        assert [event async for event in house.answer(ask)]
+    with database.session() as session:
+        (row,) = session.scalars(select(AnswerRow)).all()
+        assert row.adapter is None
+        assert (row.receipt["failed_adapter"], row.receipt["degraded"]) == (refs[1].served, degraded)
+    judgement = judge(database, registry, NAME, settings.canary)
+    assert (judgement.candidate.failed, judgement.candidate.conversations, judgement.active.conversations) == (1, 1, 0)
+    database.close()

@@ -11,15 +11,15 @@ from typing import Any, cast
 import pytest
 from sqlalchemy import select
 
-from eval.canary import CANARY_USER, _behind, _Given, judge
+from eval.canary import CANARY_USER, Judgement, _behind, _Given, judge
 from eval.signals import compute_signals
 from eval.suite import EVAL_USER
 from services.chat.canary_watch import CanaryWatch
 from tandem.adapters import ActiveAdapter
 from tandem.canary import Canary, conversation_key
 from tandem.database import Database
-from tandem.errors import AdapterError, NotFound
-from tandem.registry import AdapterRef, Registry
+from tandem.errors import AdapterError, InputError, NotFound
+from tandem.registry import AdapterRef, Gate, Registry
 from tandem.settings import Settings, load_settings
 from tandem.tables import AnswerRow, AuditRow
 from tests.adapter_files import add_adapter
@@ -37,12 +37,15 @@ class NothingRefused:
 class Trial:
     """A candidate on trial against an active version, and the answers that both give."""
 
-    def __init__(self, folder: Path, **canary: Any) -> None:
+    def __init__(self, folder: Path, *, passed: bool = True, **canary: Any) -> None:
         self.settings: Settings = load_settings(data_dir=folder / "data", canary=canary)
         self.database = Database(self.settings.database)
         self.database.migrate()
         self.registry = Registry(self.settings.registry)
-        self.active, self.candidate = (add_adapter(self.registry, folder / str(seed), seed) for seed in (1, 2))
+        self.active, self.candidate = (
+            add_adapter(self.registry, folder / str(seed), seed, gate=Gate(passed=passed, reasons=("Style fell.",)))
+            for seed in (1, 2)
+        )
         self.registry.promote(self.active, "ada")
         self.registry.start_canary(self.candidate, 0.2, "ada")
         self.watch = CanaryWatch(self.settings, self.database, self.registry, cast(ActiveAdapter, NothingRefused()))
@@ -56,10 +59,11 @@ class Trial:
         cited: float = 1.0,
         declined: float = 0.0,
         seconds: float = 1.0,
+        failed: float = 0.0,
         user: str = "ada",
         question: str | None = None,
     ) -> None:
-        """Stores receipts: the shares are met exactly, the times vary by a tenth."""
+        """Stores receipts: the shares are met exactly, the times vary by a tenth. The first of them failed."""
         rows = []
         rng = random.Random(self._count)
         for n in range(count):
@@ -75,6 +79,9 @@ class Trial:
                 "ask": {"messages": [{"role": "user", "content": asked}]},
             }
             row = {"user": user, "question": asked, "arm": "tandem", "adapter": ref.served, "text": "x"}
+            if n < round(failed * count):
+                row["adapter"] = None
+                receipt |= {"failed_adapter": ref.served, "degraded": "no_adapter"}
             when = datetime.now(UTC) + timedelta(milliseconds=self._count)
             rows.append(AnswerRow(id=f"a{self._count}", receipt=receipt, created_at=when, **row))
         with self.database.session() as session:
@@ -143,6 +150,8 @@ def test_rollback_passes_over_a_deleted_version(trial: Trial, tmp_path: Path) ->
     [
         ({"cited": 0.6}, "60% cite a source, of the active one's 95%"),
         ({"declined": 0.5}, "It declines 50% of the questions, the active one 0%"),
+        ({"failed": 0.3}, "Of its answers 30% failed, of the active one's 0%"),
+        ({"failed": 1.0}, "Of its answers 100% failed, of the active one's 0%"),
         ({"seconds": 1.8}, r"median answer takes 1\.\d\d s, the active one's [01]\.\d\d s"),
     ],
 )
@@ -170,7 +179,14 @@ def test_a_candidate_that_falls_behind_is_withdrawn_with_the_reason(
 
 @pytest.mark.parametrize(
     "better",
-    [{"cited": 1.0}, {"cited": 0.9}, {"declined": 0.05}, {"seconds": 1.3}, {"cited": 0.97, "seconds": 0.5}],
+    [
+        {"cited": 1.0},
+        {"cited": 0.9},
+        {"declined": 0.05},
+        {"failed": 0.05},
+        {"seconds": 1.3},
+        {"cited": 0.97, "seconds": 0.5},
+    ],
 )
 def test_one_that_keeps_up_or_is_a_little_worse_stays(trial: Trial, better: dict[str, float]) -> None:
     trial.answers(trial.active, 200, cited=0.95)
@@ -191,6 +207,23 @@ def test_few_conversations_are_not_judged_and_the_same_question_counts_once(tria
     assert (judgement.candidate.conversations, judgement.enough) == (50, True)
     trial.answers(trial.candidate, 30, declined=1.0, user=EVAL_USER)
     assert judge(trial.database, trial.registry, NAME, trial.settings.canary) == judgement
+
+
+def test_what_fails_on_both_sides_is_not_the_candidates_fault_and_is_shown(trial: Trial) -> None:
+    trial.answers(trial.active, 200, failed=0.25, cited=0.9)
+    trial.answers(trial.candidate, 80, failed=0.3, cited=0.9)
+    judgement = trial.watch.look()
+    assert judgement is not None
+    assert judgement.behind == ()
+    side = judgement.candidate
+    assert (side.conversations, side.failed, side.stated, side.declined) == (80, 24, 56, 0)
+    assert trial.on
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, 1.5])
+def test_a_share_leaves_conversations_to_both(trial: Trial, share: float) -> None:
+    with pytest.raises(InputError, match=f"share of {share:g} of the conversations: .* below 1"):
+        trial.registry.start_canary(trial.candidate, share, "ada")
 
 
 def test_below_the_minimum_nothing_is_said(trial: Trial) -> None:
@@ -230,12 +263,71 @@ def test_a_person_promotes_unless_a_setting_does(tmp_path: Path) -> None:
     try:
         trial.answers(trial.active, 200)
         trial.answers(trial.candidate, 59)
+        trial.answers(trial.candidate, 1, failed=1.0)  # what failed is no conversation that it kept up in
         trial.watch.look()
         assert trial.on
         trial.answers(trial.candidate, 1)
         trial.watch.look()
         assert trial.registry.active(NAME) == trial.candidate
         assert trial.registry.history(NAME)[-1].by == CANARY_USER
+    finally:
+        trial.database.close()
+
+
+@pytest.mark.parametrize("meanwhile", ["withdrawn", "begun anew", "promoted another", "rolled back"])
+def test_what_a_person_did_during_the_judgement_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, meanwhile: str
+) -> None:
+    trial = Trial(tmp_path, promote_after=60)
+    registry, third = trial.registry, add_adapter(trial.registry, tmp_path / "third", 3)
+    if meanwhile == "rolled back":
+        registry.promote(third, "ada")
+        registry.promote(trial.active, "ada")
+        registry.start_canary(trial.candidate, 0.2, "ada")
+    trial.answers(trial.active, 200)
+    trial.answers(trial.candidate, 60)
+
+    def judge_and_be_overtaken(*args: Any) -> Judgement | None:
+        found = judge(*args)
+        if meanwhile == "withdrawn":
+            registry.withdraw_canary(NAME, "ada")
+        elif meanwhile == "begun anew":
+            registry.start_canary(trial.candidate, 0.1, "ada")
+        elif meanwhile == "promoted another":
+            registry.promote(third, "ada")
+        else:
+            registry.rollback(NAME, "ada")
+        return found
+
+    monkeypatch.setattr("services.chat.canary_watch.judge", judge_and_be_overtaken)
+    caplog.set_level("INFO")
+    try:
+        trial.watch.look()
+        expected = {"promoted another": third, "rolled back": third}.get(meanwhile, trial.active)
+        assert registry.active(NAME) == expected
+        assert trial.on == (meanwhile == "begun anew")
+        assert registry.history(NAME)[-1].by == "ada"
+        assert f"{trial.candidate.served} is not promoted" in caplog.text
+        with trial.database.session() as session:
+            assert session.scalars(select(AuditRow)).all() == []
+    finally:
+        trial.database.close()
+
+
+def test_a_candidate_that_its_gate_refused_is_promoted_by_people_only(tmp_path: Path) -> None:
+    trial = Trial(tmp_path, passed=False, promote_after=60)
+    try:
+        trial.answers(trial.active, 200)
+        trial.answers(trial.candidate, 60)
+        trial.watch.look()
+        assert trial.registry.active(NAME) == trial.active
+        assert not trial.on
+        last = trial.registry.history(NAME)[-1]
+        assert (last.kind, last.by) == ("withdraw", CANARY_USER)
+        assert "kept up for 60 conversations" in last.reason
+        assert "Style fell." in last.reason
+        trial.registry.promote(trial.candidate, "ada")
+        assert trial.registry.active(NAME) == trial.candidate
     finally:
         trial.database.close()
 

@@ -2,14 +2,18 @@
 
 import multiprocessing
 import zlib
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tandem.errors import AdapterError, NotFound
-from tandem.registry import AdapterRef, Gate, Registry
+from tandem.errors import AdapterError, NotFound, Overtaken
+from tandem.manifest import Threshold
+from tandem.pointer import Pointer
+from tandem.registry import NONE_ACTIVE, AdapterRef, Gate, Registry
 from tests.adapter_files import add_adapter
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -59,6 +63,31 @@ def test_a_version_is_immutable(registry: Registry, tmp_path: Path):
     assert (ref.path / "manifest.json").read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        ({"threshold": Threshold(token=5, bias=-2.0)}, "another threshold for declining,"),
+        ({"threshold": None}, "another threshold for declining,"),
+        ({"gate": Gate(passed=False)}, "another verdict of the gate,"),
+        ({"gate": None, "threshold": None}, "another threshold for declining and another verdict of the gate,"),
+    ],
+)
+def test_the_same_weights_with_another_threshold_or_verdict_are_refused(
+    registry: Registry, tmp_path: Path, change: dict[str, Any], names: str
+):
+    recipe = {"threshold": Threshold(token=5, bias=-1.0), "gate": Gate(passed=True)}
+    ref = add_adapter(registry, tmp_path / "a", **recipe)
+    before = (ref.path / "manifest.json").read_bytes()
+    with pytest.raises(AdapterError, match=f"already, with {names} .*tandem adapters delete {ref.served}"):
+        add_adapter(registry, tmp_path / "b", **(recipe | change))
+    assert (ref.path / "manifest.json").read_bytes() == before
+    again = recipe | {"gate": Gate(passed=True, examples=9)}  # a killed run, judged once more
+    assert add_adapter(registry, tmp_path / "c", **again) == ref
+    assert (ref.path / "manifest.json").read_bytes() == before
+    registry.delete(ref, "ada")
+    assert add_adapter(registry, tmp_path / "b", **(recipe | change)) == ref
+
+
 def test_a_wrong_digest_is_refused_and_leaves_nothing(registry: Registry, tmp_path: Path):
     ref = add(registry, tmp_path / "a", "one")
     manifest = registry.manifest(ref)
@@ -101,6 +130,49 @@ def test_promotion_and_rollback_walk_the_history(registry: Registry, tmp_path: P
     assert [(entry.kind, entry.by) for entry in registry.history("house-style")][3] == ("rollback", "bob")
     with pytest.raises(NotFound):
         registry.rollback("other")
+
+
+def test_a_promotion_that_expects_another_active_version_is_refused(registry: Registry, tmp_path: Path):
+    one, two, three = (add(registry, tmp_path / name, name, age=n) for n, name in enumerate("abc"))
+    assert registry.pointed_at("house-style") == NONE_ACTIVE
+    registry.promote(one, "training", expected=NONE_ACTIVE)
+    seen = registry.pointed_at("house-style")
+    registry.promote(two, "ada")
+    trial = registry.start_canary(one, 0.2, "ada")
+    for expected in (seen, NONE_ACTIVE):
+        with pytest.raises(Overtaken, match=f"{three.served} is not promoted: .*{two.digest[:12]} is active"):
+            registry.promote(three, "training", expected=expected)
+    assert registry.active("house-style") == two
+    assert registry.canary("house-style") == (trial, one)  # nobody's trial was ended
+    assert [entry.digest for entry in registry.history("house-style")] == [one.digest, two.digest, one.digest]
+    registry.promote(three, "training", expected=two.digest)
+    assert registry.active("house-style") == three
+    assert registry.history("house-style")[-1].reason == f"It ended the trial of {one.served}."
+
+
+def test_an_active_version_that_is_lost_is_still_what_is_expected(registry: Registry, tmp_path: Path):
+    one = add(registry, tmp_path / "a", "a")
+    registry.promote(one, "ada")
+    (registry.root / "house-style" / "active").write_text("f" * 64 + "\n")
+    registry.promote(one, "training", expected=registry.pointed_at("house-style"))
+    assert registry.active("house-style") == one
+
+
+def test_a_trial_is_begun_against_what_is_active_when_it_begins(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    one, two, candidate = (add(registry, tmp_path / name, name, age=n) for n, name in enumerate("abc"))
+    registry.promote(one, "ada")
+    real = Pointer.lock
+
+    def lock_after_a_promotion(pointer: Pointer) -> AbstractContextManager[None]:
+        monkeypatch.setattr(Pointer, "lock", real)
+        registry.promote(two, "bob")
+        return real(pointer)
+
+    monkeypatch.setattr(Pointer, "lock", lock_after_a_promotion)
+    assert registry.start_canary(candidate, 0.2, "ada").against == two.digest
+    assert registry.canary("house-style") is not None
 
 
 def test_a_torn_history_line_and_a_lost_version_are_survived(registry: Registry, tmp_path: Path):

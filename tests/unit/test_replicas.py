@@ -1,10 +1,16 @@
 """Several model servers behind one client, and what it does when one of them fails."""
 
 import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+import tandem.completions
+import tandem.replicas
+from tandem.completions import Completions
 from tandem.errors import AdapterError, ModelUnavailable
 from tandem.schemas import Sampling
 from tests.server_double import ASK, ServerDouble, replicas, said
@@ -65,3 +71,78 @@ async def test_one_server_that_refuses_an_adapter_is_enough_to_refuse_it():
     assert two.loaded == []
     with pytest.raises(AdapterError):
         await said(client, "a@1")
+
+
+async def test_a_frozen_server_keeps_nobody_waiting_and_gets_the_adapter_later(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tandem.replicas, "_OTHERS", 0.05)
+    one, two = ServerDouble(frozen=asyncio.Event()), ServerDouble()
+    client = replicas(one, two)
+    async with asyncio.timeout(1):
+        await client.load_adapter("a@1", Path("/a"))
+        assert (one.loaded, two.loaded) == ([], ["a@1"])
+        assert one.frozen
+        one.frozen.set()
+        assert [await said(client, "a@1") for _ in range(4)] == [["a@1"] * 3] * 4
+        assert "a@1" in one.loaded
+        one.frozen.clear()
+        await client.unload_adapter("a@1")
+        assert two.loaded == []
+        one.down = True
+        one.frozen.set()
+        two.down = True
+        with pytest.raises(ModelUnavailable):
+            await client.load_adapter("b@1", Path("/b"))
+    await asyncio.sleep(0)
+
+
+async def test_a_refusal_is_not_kept_waiting_by_a_frozen_server(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tandem.replicas, "_OTHERS", 0.05)
+    one, two = ServerDouble(frozen=asyncio.Event()), ServerDouble(refused={"a@1"})
+    async with asyncio.timeout(1):
+        with pytest.raises(AdapterError, match="refuses"):
+            await replicas(one, two).load_adapter("a@1", Path("/a"))
+
+
+@asynccontextmanager
+async def endpoint(status: int | None) -> AsyncIterator[Completions]:
+    """A real client of a real server, which answers each call with this status, or never."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if status is None:
+            await reader.read()  # until the client hangs up
+        else:
+            body = b'{"error": {"message": "Engine core is dead"}}'
+            writer.write(f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    client = Completions(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", None, 30.0)
+    try:
+        yield client
+    finally:
+        await client.aclose()
+        server.close()
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 503])
+async def test_a_server_that_fails_has_not_refused_the_adapter(status: int):
+    async with endpoint(status) as client:
+        for call in (client.load_adapter("a@1", Path("/a")), client.unload_adapter("a@1")):
+            with pytest.raises(ModelUnavailable, match=f"status {status}.*Engine core is dead"):
+                await call
+
+
+async def test_a_server_that_refuses_an_adapter_does():
+    async with endpoint(400) as client:
+        with pytest.raises(AdapterError, match="refuses the adapter 'a@1': Engine core is dead"):
+            await client.load_adapter("a@1", Path("/a"))
+
+
+async def test_a_server_that_falls_silent_is_not_waited_for_as_long_as_for_an_answer(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tandem.completions, "_ADAPTER_TIMEOUT", 0.2)
+    async with endpoint(None) as client:
+        started = time.monotonic()
+        with pytest.raises(ModelUnavailable, match=r"did not load or unload an adapter within 0\.2 s"):
+            await client.load_adapter("a@1", Path("/a"))
+        assert time.monotonic() - started < 10

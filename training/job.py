@@ -29,6 +29,7 @@ from training.material import Material, read_material
 from training.preferences import Preferred, train_on_preferences
 from training.preflight import preflight, refuse
 from training.recipe import write_manifest
+from training.result import write_result
 
 # torch and its family take seconds to import: not for those who only read this module's types.
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def train(
     name: str | None = None,
     on_event: OnEvent | None = None,
     by: str = "tandem train",
+    result: Path | None = None,
 ) -> Manifest:
     """Trains an adapter, registers it, and promotes it if it passes the gate.
 
@@ -58,6 +60,7 @@ def train(
         name: Of the adapter; by default that of the settings.
         on_event: Told what is going on.
         by: Who is written into the promotion's history.
+        result: Where the manifest is written before the promotion, as `training.result` has it.
 
     Returns:
         The manifest, gate verdict included. A failed gate is no error: the adapter stays a candidate.
@@ -76,7 +79,7 @@ def train(
         base = base_dir(settings)
         material = read_material(settings, examples or settings.training.examples, sayer(on_event))
         refuse(preflight(settings, base, material.trained, [*material.heldout, *material.tuning]))
-        return _Run(settings, name or settings.adapter.name, base, material, on_event, by).manifest()
+        return _Run(settings, name or settings.adapter.name, base, material, on_event, by, result).manifest()
 
 
 @contextmanager
@@ -107,6 +110,7 @@ class _Run:
     material: Material
     on_event: OnEvent | None
     by: str
+    result: Path | None = None
 
     def manifest(self) -> Manifest:
         """Trains, examines, registers."""
@@ -128,7 +132,10 @@ class _Run:
             self.name, self.folder / "adapter", self.base, self.settings, self.material, rows, trained, preferred
         )
         known = {"threshold": threshold, "gate": gate, "parent": active.served if active else None}
-        ref = self.registry.add(self.folder / "adapter", manifest.model_copy(update=known))
+        manifest = manifest.model_copy(update=known)
+        ref = self.registry.add(self.folder / "adapter", manifest)
+        if self.result is not None:
+            write_result(self.result, manifest)
         self._settle(ref, gate)
         shutil.rmtree(self.folder, ignore_errors=True)  # the checkpoints; what matters is in the registry
         return self.registry.manifest(ref)

@@ -1,8 +1,9 @@
 """One training run in a process of its own: `python -m training < REQUEST`.
 
-The request is JSON: `{"settings": {...}, "examples": PATH, "name": NAME, "by": WHO}`. Standard output carries one JSON
-object a line: `{"event": {...}}`, and at the end `{"manifest": {...}}` or `{"error": MESSAGE}`, unless the process is
-ended from outside. On several devices it is `accelerate launch -m training < REQUEST`, and the first process reports.
+The request is JSON: `{"settings": {...}, "examples": PATH, "name": NAME, "by": WHO, "result": PATH}`, the last one for
+the manifest before the promotion, or left out. Standard output carries one JSON object a line: `{"event": {...}}`, and
+at the end `{"manifest": {...}}` or `{"error": MESSAGE}`, unless the process is ended from outside. On several devices
+it is `accelerate launch -m training < REQUEST`, and the first process reports.
 """
 
 import json
@@ -40,6 +41,7 @@ def main() -> int:
             name=request["name"],
             on_event=on_event,
             by=request["by"],
+            result=Path(request["result"]) if request.get("result") else None,
         )
     except TandemError as exc:
         say("error", exc.message)

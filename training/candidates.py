@@ -23,6 +23,7 @@ from training.examples import ExampleSource, StyleExample, group_by_sources, loa
 log = logging.getLogger(__name__)
 
 Decided = Literal["open", "approved", "refused"]
+_VOUCH = " If its people are invented, say so: `invented_people`, or `--invented-people` on the command line."
 
 
 class Candidate(Value):
@@ -47,11 +48,16 @@ class Candidate(Value):
 
 
 class Edit(Value):
-    """What a person changes of an example before it is approved; None leaves a part as it is."""
+    """What a person changes of an example before it is approved; None leaves a part as it is.
+
+    Attributes:
+        invented_people: Whether whoever approves vouches that the people in it are invented, so that their names pass.
+    """
 
     question: str | None = None
     sources: tuple[ExampleSource, ...] | None = None
     answer: str | None = None
+    invented_people: bool | None = None
 
 
 class Candidates:
@@ -121,9 +127,12 @@ class Candidates:
 
         refusals = guard([example], CorpusFacts.of(self._database)).refusals
         if refusals:
-            raise ExampleError(f"The example is not approved: {refusals[0].message} ({refusals[0].reason})")
+            hint = _VOUCH if refusals[0].reason == "name" else ""
+            raise ExampleError(f"The example is not approved: {refusals[0].message}{hint} ({refusals[0].reason})")
         others = [each.example for each in self.list("approved", limit=100_000) if each.id != id]
-        if _plain(example) in {_plain(other) for other in [*_file(self._settings.training.examples), *others]}:
+        # What nobody approved in the file is not trained on.
+        others += [each for each in _file(self._settings.training.examples) if each.approved_by.strip()]
+        if _plain(example) in {_plain(other) for other in others}:
             raise ExampleError("The example is not approved: the same one is trained on already. (duplicate)")
         if example.sources and example.sources in {other.sources for other in _file(self._settings.training.heldout)}:
             raise ExampleError("The example is not approved: the gate asks about the same sources. (held_out)")
@@ -206,12 +215,15 @@ def made_up(example: StyleExample) -> StyleExample:
         for source in example.sources
     ]
     update = {"question": replace(example.question), "answer": replace(example.answer), "sources": tuple(sources)}
-    tags = tuple(dict.fromkeys([*example.tags, "made-up"]))
-    return example.model_copy(update=update | {"topic": replace(example.topic), "tags": tags})
+    return example.model_copy(update=update | {"topic": replace(example.topic)})
 
 
 def _edited(example: StyleExample, edit: Edit | None, by: str) -> StyleExample:
     changes = {name: value for name, value in (edit or Edit()) if value is not None}
+    if (invented := changes.pop("invented_people", None)) is not None:
+        from training.guards import MADE_UP  # as above
+
+        changes["tags"] = (*(tag for tag in example.tags if tag != MADE_UP), *((MADE_UP,) if invented else ()))
     try:
         return StyleExample.model_validate(example.model_dump() | changes | {"approved_by": by})
     except ValidationError as exc:

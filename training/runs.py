@@ -21,6 +21,7 @@ Cause = Literal["manual", "schedule"]
 State = Literal["waiting", "running", "interrupted", "done", "failed"]
 
 ATTEMPTS = 3  # starts of one run; a machine that dies of it must not be made to die for ever
+_REQUEST = 0x7A51  # with the schema, as `training.turn` has it
 ENDED = "Its process was ended before it was done."
 _WANTED = (TrainingRunRow.state == "waiting") | ((TrainingRunRow.state == "interrupted") & TrainingRunRow.resumes)
 _OPEN = _WANTED | (TrainingRunRow.state == "running")
@@ -97,12 +98,11 @@ class TrainingRuns:
         """A run that a person wants now; the trainer service makes it.
 
         Raises:
-            Busy: One is waiting or under way.
+            Busy: One is waiting or under way, or is to go on.
         """
         with self._database.session() as session:
-            other = session.scalar(
-                select(TrainingRunRow.id).where(TrainingRunRow.state.in_(("waiting", "running"))).limit(1)
-            )
+            _one_at_a_time(session)
+            other = session.scalar(select(TrainingRunRow.id).where(_OPEN).limit(1))
             if other is not None:
                 raise Busy(f"The training run {other} is waiting or under way: try again when it has ended.")
             id = self.want(session, "manual", name, user, at=at or datetime.now(UTC))
@@ -126,15 +126,18 @@ class TrainingRuns:
         with self._database.session() as session:
             session.add(TrainingEventRow(run_id=id, created_at=at, **line))
 
-    def finish(self, id: str, attempt: int, manifest: Manifest, *, at: datetime) -> bool:
-        """Writes down what came of a run. A failed gate is a finished run."""
+    def finish(self, id: str, attempt: int | None, manifest: Manifest, *, at: datetime) -> bool:
+        """Writes down what came of a run. A failed gate is a finished run.
+
+        Here and below, `attempt` is None for the holder of the turn, who ends a run whose process is gone.
+        """
         return self._end(id, attempt, "done", at, manifest.served, manifest.model_dump(mode="json"))
 
-    def fail(self, id: str, attempt: int, message: str, *, at: datetime) -> bool:
+    def fail(self, id: str, attempt: int | None, message: str, *, at: datetime) -> bool:
         """Writes down that a run failed, and why; it is not tried again."""
         return self._end(id, attempt, "failed", at, None, {"error": message})
 
-    def interrupt(self, id: str, attempt: int, message: str, *, at: datetime) -> bool:
+    def interrupt(self, id: str, attempt: int | None, message: str, *, at: datetime) -> bool:
         """Writes down that a run was broken off; if it resumes, it goes on at the next look of the service."""
         with self._database.session() as session:
             row = session.get(TrainingRunRow, id, with_for_update=True)
@@ -159,6 +162,12 @@ class TrainingRuns:
         """Whether any run waits, runs, or is to go on."""
         with self._database.session() as session:
             return session.scalar(select(TrainingRunRow.id).where(_OPEN).limit(1)) is not None
+
+    def begun(self) -> bool:
+        """Whether any run that was started is to go on, from what it has left in its folder."""
+        with self._database.session() as session:
+            begun = select(TrainingRunRow.id).where(_OPEN, TrainingRunRow.attempt > 0)
+            return session.scalar(begun.limit(1)) is not None
 
     def current(self) -> Run | None:
         """The run under way, else the one that waits, or is to go on."""
@@ -220,18 +229,21 @@ class TrainingRuns:
             return _run(row, _progress(session, row)) if row is not None else None
 
     def _end(
-        self, id: str, attempt: int, state: State, at: datetime, adapter: str | None, detail: dict[str, object]
+        self, id: str, attempt: int | None, state: State, at: datetime, adapter: str | None, detail: dict[str, object]
     ) -> bool:
         with self._database.session() as session:
             row = session.get(TrainingRunRow, id, with_for_update=True)
             if row is None or not _mine(row, attempt):
                 return False
             row.state, row.adapter, row.finished_at = state, adapter, at
-            row.detail = {**(row.detail or {}), **detail}
+            known = {name: value for name, value in (row.detail or {}).items() if name != "error"}
+            row.detail = {**known, **detail}
             return True
 
 
-def _mine(row: TrainingRunRow, attempt: int) -> bool:
+def _mine(row: TrainingRunRow, attempt: int | None) -> bool:
+    if attempt is None:
+        return row.state in ("running", "interrupted")
     return row.state == "running" and row.attempt == attempt
 
 
@@ -242,6 +254,15 @@ def _broken_off(row: TrainingRunRow, message: str, at: datetime) -> bool:
     after = f" It is given up after {row.attempt} attempts." if given_up else ""
     row.detail = {**(row.detail or {}), "error": message + after}
     return True
+
+
+def _one_at_a_time(session: Session) -> None:
+    """Has a session wait for others that do the same until they have ended, so that what it reads stays true."""
+    connection = session.connection()
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_REQUEST}, hashtext(current_schema()))")
+    else:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _progress(session: Session, row: TrainingRunRow) -> dict[str, float]:

@@ -21,7 +21,16 @@ from tandem.errors import Busy, DatabaseUnavailable
 _TURN = 0x7A50
 _TAKE = f"SELECT pg_try_advisory_lock({_TURN}, hashtext(current_schema()))"
 # The server would notice only after hours that the host of a lock has lost its power.
-_SETTINGS = ("tcp_keepalives_idle = 30", "tcp_keepalives_interval = 10", "tcp_keepalives_count = 3")
+_SETTINGS = (
+    "tcp_keepalives_idle = 30",
+    "tcp_keepalives_interval = 10",
+    "tcp_keepalives_count = 3",
+    "statement_timeout = '20s'",
+)
+# And this host, that it is cut off from the server, which has given the lock to another by then. In seconds, but for
+# `tcp_user_timeout`.
+_PATIENCE = {"connect_timeout": 10, "tcp_user_timeout": 20_000}
+_PATIENCE |= {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
 
 
 class Turn:
@@ -58,8 +67,8 @@ class Turn:
         Raises:
             DatabaseUnavailable: The database does not answer, so nobody knows.
         """
-        if self._connection is None:
-            return self._file is not None or not self._postgres
+        if self._connection is None:  # a file's lock cannot be lost; a connection was, and the server was away
+            return self._take() if self._postgres else True
         try:
             self._connection.exec_driver_sql("SELECT 1")
         except DBAPIError:
@@ -87,9 +96,10 @@ class Turn:
         return True
 
     def _take_in_database(self) -> bool:
-        self._database.ping()  # one that does not answer says so in its own words
         # Without a pool, closing the connection ends it, and the server frees the lock.
-        engine = create_engine(self._database.url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+        engine = create_engine(
+            self._database.url, connect_args=_PATIENCE, poolclass=NullPool, isolation_level="AUTOCOMMIT"
+        )
         try:
             self._connection = engine.connect()
             for setting in _SETTINGS:

@@ -30,12 +30,15 @@ class ApproveRequest(Body):
     question: Plain | None = Field(None, min_length=1, max_length=8000)
     sources: list[SourceEdit] | None = Field(None, max_length=50)
     answer: Plain | None = Field(None, min_length=1, max_length=8000)
+    invented_people: bool | None = Field(
+        None, description="Whether you vouch that the people in it are invented: their names pass the guards then."
+    )
 
     @property
     def edit(self) -> Edit:
         """The same as training has it."""
         sources = None if self.sources is None else tuple(ExampleSource(**each.model_dump()) for each in self.sources)
-        return Edit(question=self.question, sources=sources, answer=self.answer)
+        return Edit(question=self.question, sources=sources, answer=self.answer, invented_people=self.invented_people)
 
 
 class CandidateDetail(Candidate):

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 STATES = ("open", "approved", "refused")
 Row = dict[str, Any]
+_CHOICES = (
+    "(a)pprove, (e)dit, (m)ake names and figures up, say that its people are (i)nvented, (r)efuse, (s)kip, (q)uit"
+)
 
 
 class Desk(Protocol):
@@ -83,11 +86,16 @@ def approve(
     made_up: Annotated[
         bool, typer.Option("--made-up", help="Take the draft with other names and figures, which `show` prints.")
     ] = False,
+    invented_people: Annotated[
+        bool | None,
+        typer.Option("--invented-people/--real-people", help="Vouch that the people in it are invented, or not."),
+    ] = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Approve an example: the next run is trained on it. The guards look at it first."""
-    edit = {name: text for name, text in (("answer", answer), ("question", question)) if text is not None}
+    given = {"answer": answer, "question": question, "invented_people": invented_people}
+    edit = {name: value for name, value in given.items() if value is not None}
     with ExitStack() as stack:
         desk = _desk(data_dir, stack)
         row = desk.approve(example, _draft(desk.get(example)) | edit if made_up else edit)
@@ -123,7 +131,7 @@ def _decide(desk: Desk, row: Row) -> bool:
     edit: Row = {}
     _print(row)
     while True:
-        choice = typer.prompt("(a)pprove, (e)dit, (m)ake names and figures up, (r)efuse, (s)kip, (q)uit", default="s")
+        choice = typer.prompt(_CHOICES, default="s")
         match choice.strip().lower()[:1]:
             case "a":
                 try:
@@ -134,9 +142,12 @@ def _decide(desk: Desk, row: Row) -> bool:
                 out.print("Approved.")
                 return True
             case "e" | "m" as how:
-                edit = _draft(row) if how == "m" else edit | _edited(row["example"])
+                edit |= _draft(row) if how == "m" else _edited(row["example"])
                 row = row | {"example": row["example"] | edit}
                 _print(row)
+            case "i":
+                edit["invented_people"] = not edit.get("invented_people", False)
+                out.print(f"The people in it are {'invented' if edit['invented_people'] else 'real'}.")
             case "r":
                 desk.refuse(row["id"])
                 out.print("Refused.")

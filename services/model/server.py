@@ -202,7 +202,18 @@ class ModelServer:
             log.warning("vLLM ended with status %s; it is started again in %.0f s", code, pause)
             await asyncio.sleep(pause)
             self.restarts += 1
-            await self._spawn()
+            await self._spawn_again()
+
+    async def _spawn_again(self) -> None:
+        """Starts it as soon as the system lets it, which may lack memory, processes or disk for a while."""
+        pause = 1.0
+        while True:
+            try:
+                return await self._spawn()
+            except OSError as exc:
+                log.error("vLLM cannot be started (%s); it is tried again in %.0f s", exc, pause)
+                await asyncio.sleep(pause)
+                pause = min(_MAX_BACKOFF, 2 * pause)
 
     async def _announce(self) -> None:
         """Asks for one token until it comes: vLLM's /health says yes before the engine can answer."""

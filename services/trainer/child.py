@@ -36,6 +36,8 @@ async def train_in_child(
     examples: Path,
     by: str,
     *,
+    name: str,
+    result: Path,
     on_event: Callable[[TrainingEvent], Awaitable[None]],
     pulse: Callable[[], Awaitable[bool]],
 ) -> Manifest:
@@ -45,6 +47,8 @@ async def train_in_child(
         settings: Of the run.
         examples: What it is given.
         by: Who is written into the promotion's history.
+        name: Of the adapter.
+        result: Where it writes its manifest before it promotes.
         on_event: Told what is going on.
         pulse: Asked every few seconds whether to go on.
 
@@ -52,7 +56,13 @@ async def train_in_child(
         Broken: It gave no manifest; its own sentence, or how it ended.
     """
     request = json.dumps(
-        {"settings": _settings(settings), "examples": str(examples), "name": settings.adapter.name, "by": by}
+        {
+            "settings": _settings(settings),
+            "examples": str(examples),
+            "name": name,
+            "by": by,
+            "result": str(result.resolve()),
+        }
     )
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-S", str(LEASH), str(os.getpid()), sys.executable, "-m", "training"),
@@ -63,17 +73,17 @@ async def train_in_child(
     )
     beating = asyncio.create_task(_beat(process, pulse))
     try:
-        result = await _talk(process, request, on_event)
+        said = await _talk(process, request, on_event)
     except (ConnectionError, ValueError) as exc:
         raise Broken(f"The training process broke off: {exc}.", again=True) from exc
     finally:
         beating.cancel()
         await _end(process)
-    if "manifest" in result:
-        return Manifest.model_validate(result["manifest"])
+    if "manifest" in said:
+        return Manifest.model_validate(said["manifest"])
     if beating.done() and not beating.cancelled() and beating.exception() is None:
         raise Broken("Another process took the turn to train while the database was away.", again=True)
-    raise _verdict(result, process.returncode or 0)
+    raise _verdict(said, process.returncode or 0)
 
 
 async def _talk(
@@ -100,7 +110,7 @@ async def _beat(process: asyncio.subprocess.Process, pulse: Callable[[], Awaitab
         await asyncio.sleep(PULSE)
         try:
             kept = await pulse()
-        except DatabaseUnavailable:  # then nobody else can take it either
+        except DatabaseUnavailable:  # whoever took it meanwhile is known when the database is back
             continue
         if not kept:
             if process.returncode is None:

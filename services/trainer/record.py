@@ -1,8 +1,9 @@
 """What is written down, and told to others, of one attempt at a run."""
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from services.trainer.webhook import Event, Webhook
@@ -28,7 +29,7 @@ class Record:
         runs: Where it is written down.
         webhook: Who is told.
         id: The run.
-        attempt: Which start of it this is.
+        attempt: Which start of it this is; None for the holder of the turn, who ends one whose process is gone.
         clock: Tells the time, in UTC.
     """
 
@@ -37,7 +38,7 @@ class Record:
         runs: TrainingRuns,
         webhook: Webhook,
         id: str,
-        attempt: int,
+        attempt: int | None,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._runs, self._webhook, self._clock = runs, webhook, clock
@@ -80,10 +81,24 @@ class Record:
         Raises:
             DatabaseUnavailable: As above.
         """
-        self._end("interrupted", lambda: self._runs.interrupt(self._id, self._attempt, message, at=self._clock()))
+        self._interrupt(message, _PAUSES)
 
-    def _end(self, event: Event, write: Callable[[], bool]) -> None:
-        for pause in (*_PAUSES, None):
+    def stopped(self, message: str) -> None:
+        """It was broken off, and whoever waits for this process to end does not wait long.
+
+        A database that is away hears of it from the next look, which finds a run that nobody makes.
+        """
+        with contextlib.suppress(DatabaseUnavailable):
+            self._interrupt(message, _PAUSES[:1])
+
+    def _interrupt(self, message: str, pauses: Sequence[float]) -> None:
+        def write() -> bool:
+            return self._runs.interrupt(self._id, self._attempt, message, at=self._clock())
+
+        self._end("interrupted", write, pauses)
+
+    def _end(self, event: Event, write: Callable[[], bool], pauses: Sequence[float] | None = None) -> None:
+        for pause in (*(_PAUSES if pauses is None else pauses), None):
             try:
                 mine = write()
                 break

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import logging
+import shutil
+import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
@@ -10,12 +12,15 @@ from services.trainer.child import Broken, train_in_child
 from services.trainer.record import Record, utc_now
 from services.trainer.webhook import Webhook
 from tandem.database import Database
-from tandem.errors import Busy, ExampleError, TandemError
+from tandem.errors import AdapterError, Busy, ExampleError, NotFound, TandemError
+from tandem.registry import Registry
 from tandem.settings import Settings
 from training.candidates import Candidates
 from training.events import TrainingEvent
+from training.examples import example_digest
 from training.job import run_lock
 from training.pool import Pool, count_new, gather_examples, write_examples
+from training.result import complete, read_result, result_path
 from training.runs import Run, TrainingRuns
 from training.schedule import Schedule
 from training.turn import Turn
@@ -24,6 +29,7 @@ log = logging.getLogger(__name__)
 
 LOOK_EVERY = 5.0  # seconds between two looks at the clock and at what people ask for
 NOTED_EVERY = timedelta(minutes=1)  # how often it is written down that the service looks
+KEPT = 7 * 86_400.0  # seconds for which a run of `tandem train` that was broken off may be gone on with
 
 
 class Trainer:
@@ -83,7 +89,7 @@ class Trainer:
                 turn = await asyncio.to_thread(stack.enter_context, Turn(self._database))
                 # The process of a service that was killed may take some seconds to end.
                 with run_lock(self._settings):
-                    self._sweep()
+                    await asyncio.to_thread(self._sweep)
                 run = await asyncio.to_thread(self._choose, now, fire)
                 return await self._make(run, turn) if run is not None else None
         except Busy as exc:
@@ -92,6 +98,8 @@ class Trainer:
 
     def _choose(self, now: datetime, fire: datetime | None) -> Run | None:
         """The run to make: one that was broken off, one that a person wants, or the one that is due."""
+        for path in sorted(self._settings.runs_dir.glob("result-*.json")):
+            self._settle(path.stem.removeprefix("result-"))
         for id in self._runs.break_off(at=now):
             run = self._runs.get(id)
             log.warning("the training run %s: %s", id, run.message)
@@ -118,9 +126,25 @@ class Trainer:
         self._say(said)
         return self._runs.get(id) if id is not None else None
 
+    def _settle(self, id: str) -> None:
+        """Writes down what came of a run whose process reached its verdict and nobody heard of it."""
+        path = result_path(self._settings, id)
+        manifest = read_result(path)
+        with contextlib.suppress(NotFound):
+            run = self._runs.get(id)
+            if manifest is not None and run.state in ("running", "interrupted"):
+                log.warning("the training run %s had ended before its process did", id)
+                record = Record(self._runs, self._webhook, id, None, self._clock)
+                try:
+                    complete(Registry.open(self._settings), manifest, run.user or run.cause)
+                    record.finished(manifest)
+                except AdapterError as exc:
+                    record.failed(exc.message)
+        path.unlink(missing_ok=True)
+
     async def _make(self, run: Run, turn: Turn) -> Run:
         try:
-            pool = await asyncio.to_thread(gather_examples, self._settings, self._candidates)
+            pool = await asyncio.to_thread(self._gather, run)
             problem = None
         except ExampleError as exc:
             pool, problem = Pool(file=()), exc.message
@@ -134,27 +158,49 @@ class Trainer:
             await self._train(run, pool, turn, record)
         return await asyncio.to_thread(self._runs.get, run.id)
 
+    def _gather(self, run: Run) -> Pool:
+        """What a run is given. One that goes on has what it began with, but for what was deleted since.
+
+        With other examples it would be another run, and start over.
+        """
+        pool = gather_examples(self._settings, self._candidates)
+        if run.attempt == 0:
+            return pool
+        kept = [[each for each in part if example_digest(each) in run.examples] for part in (pool.file, pool.approved)]
+        return Pool(file=tuple(kept[0]), approved=tuple(kept[1]))
+
     async def _train(self, run: Run, pool: Pool, turn: Turn, record: Record) -> None:
         async def on_event(event: TrainingEvent) -> None:
             log.info("training: %s", event.message)
             await asyncio.to_thread(record.event, event)
 
         async def pulse() -> bool:
+            # First, for its connection alone notices in time that it is dead.
+            kept = await asyncio.to_thread(turn.kept)
             await asyncio.to_thread(self._note, self._clock())
-            return await asyncio.to_thread(turn.kept)
+            self._mark_alive()
+            return kept
 
         path = self._settings.runs_dir / f"examples-{run.id}.jsonl"
+        result = result_path(self._settings, run.id)
+        name = run.name or self._settings.adapter.name  # the first release wrote none down
         by = run.user or run.cause
         try:
             await asyncio.to_thread(write_examples, path, pool.all)
-            manifest = await train_in_child(self._settings, path, by, on_event=on_event, pulse=pulse)
+            manifest = await train_in_child(
+                self._settings, path, by, name=name, result=result, on_event=on_event, pulse=pulse
+            )
         except Broken as exc:
             log.warning("training: %s", exc.message)
-            await asyncio.to_thread(record.interrupted if exc.again else record.failed, exc.message)
+            if exc.again and result.exists():  # the verdict was reached; a further attempt would reach it again
+                await asyncio.to_thread(self._settle, run.id)
+            else:
+                await asyncio.to_thread(record.interrupted if exc.again else record.failed, exc.message)
         except TandemError as exc:
             await asyncio.to_thread(record.failed, exc.message)
         except asyncio.CancelledError:
-            record.interrupted("The service was stopped.")  # in this thread: the task is being cancelled
+            if not result.exists():  # else the next look finds what came of it
+                record.stopped("The service was stopped.")  # in this thread: the task is being cancelled
             raise
         except Exception:
             log.exception("the training run %s failed", run.id)
@@ -162,13 +208,20 @@ class Trainer:
             await asyncio.to_thread(record.failed, message)
         else:
             await asyncio.to_thread(record.finished, manifest)
+            result.unlink(missing_ok=True)
         finally:
             path.unlink(missing_ok=True)
 
     def _sweep(self) -> None:
-        """Text that a run of a killed service has left: its document may have been deleted since."""
+        """What runs have left: text, whose document may have been deleted since, and folders of checkpoints."""
         for path in self._settings.runs_dir.glob("examples-*.jsonl"):
             path.unlink(missing_ok=True)
+        if self._runs.begun():  # one of the folders may be that run's
+            return
+        for path in self._settings.runs_dir.iterdir():
+            if path.is_dir() and time.time() - path.stat().st_mtime > KEPT:
+                log.info("the checkpoints in %s are of no run that goes on: they are removed", path.name)
+                shutil.rmtree(path, ignore_errors=True)
 
     def _note(self, now: datetime) -> None:
         if self._noted is None or abs(now - self._noted) >= NOTED_EVERY:
@@ -176,11 +229,13 @@ class Trainer:
             self._noted = now
 
     def _mark_alive(self) -> None:
-        """The file that the health checks of docker-compose and Kubernetes look for."""
-        path = self._settings.runs_dir / "scheduled-since"
-        if not path.exists():
+        """Touches the file whose age the health checks of docker-compose and Kubernetes look at."""
+        path = self._settings.runs_dir / "alive"
+        try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(f"{self._clock().isoformat()}\n", encoding="ascii")
+            path.touch()
+        except OSError as exc:
+            self._say(f"the health checks cannot be told that the trainer looks: {exc}")
 
     def _say(self, message: str) -> None:
         if message != self._said:

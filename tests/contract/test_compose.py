@@ -5,6 +5,8 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -92,6 +94,29 @@ def test_every_service_has_a_healthcheck_and_waits_for_healthy_ones(services: di
             assert how.get("required", True) is ("profiles" not in services[needed]), f"{name} -> {needed}"
     assert set(services["chat"]["depends_on"]) == {"qdrant", "postgres", "model", "model-cpu"}
     assert set(services["ingest"]["depends_on"]) == set(services["trainer"]["depends_on"]) == {"qdrant", "postgres"}
+
+
+@pytest.mark.parametrize("where", ["compose", "kubernetes"])
+def test_a_trainer_that_hangs_is_not_healthy(where: str, services: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+    if where == "compose":
+        command = services["trainer"]["healthcheck"]["test"][1:]
+    else:
+        file = INFRA / "kubernetes" / "base" / "trainer.yaml"
+        command = yaml.safe_load(file.read_text())["spec"]["template"]["spec"]["containers"][0]["readinessProbe"][
+            "exec"
+        ]["command"]
+    alive = tmp_path / "alive"
+    here = [part.replace("/var/lib/tandem/training/alive", str(alive)) for part in (sys.executable, *command[1:])]
+
+    def healthy() -> bool:
+        return subprocess.run(here, capture_output=True).returncode == 0
+
+    assert str(alive) in here[-1]
+    assert not healthy()
+    alive.touch()
+    assert healthy()
+    os.utime(alive, (time.time() - 600,) * 2)
+    assert not healthy()
 
 
 def test_every_service_is_confined(services: dict[str, dict[str, Any]]) -> None:

@@ -123,6 +123,9 @@ async def test_a_thumb_down_about_tone_is_a_candidate_that_an_admin_decides_on(p
         assert approved.status_code == 200
         assert (approved.json()["state"], approved.json()["decided_by"]) == ("approved", "root")
         assert approved.json()["example"]["approved_by"] == "root"
+        assert "made-up" not in approved.json()["example"]["tags"]
+        vouched = await root.post(f"/v1/examples/{row['id']}/approve", json={"invented_people": True})
+        assert "made-up" in vouched.json()["example"]["tags"]
         assert (await root.get("/v1/examples", params={"state": "open"})).json()["data"] == []
         assert (await root.post(f"/v1/examples/{row['id']}/refuse")).json()["state"] == "refused"
         for missing in (

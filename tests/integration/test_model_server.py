@@ -197,6 +197,34 @@ async def test_a_server_that_never_starts_says_why(settings: Settings, base_mode
     assert server.pid is None
 
 
+class Idle(ModelServer):
+    """vLLM that starts and never answers."""
+
+    def command(self) -> list[str]:
+        return [sys.executable, "-S", "-c", "import time; time.sleep(300)"]
+
+
+async def test_a_system_that_cannot_start_it_for_a_while_does_not_end_the_supervision(
+    settings: Settings, tmp_path: Path
+):
+    (tmp_path / "config.json").write_text("{}")
+    server = Idle(settings, tmp_path, Registry(settings.registry))
+    await server.start()
+    try:
+        server.log_path.unlink()
+        server.log_path.mkdir()  # opening it is an OSError, as no memory for a process is
+        assert server.pid is not None
+        os.killpg(server.pid, signal.SIGKILL)
+        async with asyncio.timeout(30):
+            while server.restarts == 0:
+                await asyncio.sleep(0.05)
+            server.log_path.rmdir()
+            while server.pid is None:
+                await asyncio.sleep(0.05)
+    finally:
+        await server.stop()
+
+
 def test_the_command_fits_the_settings(
     settings: Settings, base_model: Path, make_adapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -176,7 +176,7 @@ def test_killed_in_the_middle_of_a_scheduled_run(house: House, tmp_path: Path):
     assert current is not None
     assert current.served == active
     left = sorted(path.name for path in house.settings.runs_dir.iterdir())
-    assert left == [".lock", "refused.jsonl", "scheduled-since"]
+    assert left == [".lock", "alive", "refused.jsonl"]
 
 
 def test_a_run_by_hand_is_written_down_with_its_log_and_told(house: House, receiver: Receiver):  # noqa: F811

@@ -28,6 +28,7 @@ from training.job import _Run, run_lock, train
 from training.launch import processes
 from training.material import Material, halve
 from training.preferences import load_preferences, preferences_digest
+from training.result import read_result
 from training.rows import collate, render_row
 from training.trainer import Trained, draw_rows, load_base, save_adapter, train_adapter
 
@@ -193,7 +194,9 @@ def test_the_whole_job_keeps_a_failed_candidate_apart(configured: Settings, tiny
     path.write_text("\n".join(map(json.dumps, pairs)), encoding="utf-8")
     training = configured.training.model_copy(update={"preferences": path})
     events: list[TrainingEvent] = []
-    manifest = train(configured.model_copy(update={"training": training}), on_event=events.append)
+    result = tmp_path / "result.json"
+    manifest = train(configured.model_copy(update={"training": training}), on_event=events.append, result=result)
+    assert read_result(result) == manifest
     assert manifest.data["preferences"] == 1
     assert manifest.metrics["preference_loss"] < 0.7
     recipe = manifest.training

@@ -23,7 +23,12 @@ PASSAGES = [
 
 @pytest.fixture
 def candidates(database: Database, tmp_path: Path) -> Candidates:
-    mine = [StyleExample(question="Known?", answer="It is known. [1]", sources=(ExampleSource(text="Known."),))]
+    mine = [
+        StyleExample(
+            question="Known?", answer="It is known. [1]", sources=(ExampleSource(text="Known."),), approved_by="ada"
+        ),
+        StyleExample(question="Draft?", answer="A draft. [1]", sources=(ExampleSource(text="A draft."),)),
+    ]
     heldout = [StyleExample(question="Held?", answer="Held. [1]", sources=(ExampleSource(text="Held out."),))]
     paths = {}
     for name, rows in (("examples", mine), ("heldout", heldout)):
@@ -135,6 +140,27 @@ def test_the_same_example_is_not_approved_twice(database: Database, candidates: 
     with pytest.raises(ExampleError, match="duplicate"):
         candidates.approve(second, "root")
     assert candidates.approve(first, "root").state == "approved"  # itself is no duplicate
+
+
+def test_a_draft_in_the_file_that_nobody_approved_is_no_duplicate(database: Database, candidates: Candidates):
+    id = suggested(database, answer(database))
+    assert id is not None
+    edit = Edit(question="Draft?", sources=(ExampleSource(text="A draft."),), answer="A draft. [1]")
+    assert candidates.approve(id, "root", edit).state == "approved"
+
+
+def test_whoever_approves_may_vouch_that_the_people_are_invented(database: Database, candidates: Candidates):
+    id = suggested(database, answer(database))
+    assert id is not None
+    named = "Doris Kemble runs the desk."
+    edit = Edit(question="Who runs the desk?", sources=(ExampleSource(text=named),), answer=f"{named} [1]")
+    with pytest.raises(ExampleError, match=r"invented_people.*\(name\)"):
+        candidates.approve(id, "root", edit)
+    done = candidates.approve(id, "root", edit.model_copy(update={"invented_people": True}))
+    assert done.example.tags == ("feedback", "made-up")
+    with pytest.raises(ExampleError, match=r"\(name\)"):
+        candidates.approve(id, "root", Edit(invented_people=False))
+    assert "made-up" not in made_up(candidates.get(id).example.model_copy(update={"tags": ()})).tags
 
 
 @pytest.mark.parametrize("id", ["", "x", "nobody-1", "%", "____", "a" * 40])

@@ -1,6 +1,7 @@
 """When training starts by itself, and that a year of clocks, restarts and pauses neither doubles nor loses a time."""
 
 import bisect
+import contextlib
 import itertools
 import os
 import random
@@ -12,7 +13,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from tandem.database import Database
-from tandem.errors import Busy, SettingsError
+from tandem.errors import Busy, DatabaseUnavailable, SettingsError
 from tandem.settings import Settings, load_settings
 from training.cron import Cron
 from training.runs import TrainingRuns
@@ -301,19 +302,50 @@ def test_one_has_the_turn_at_a_time_on_a_database(database: Database):
     other.close()
 
 
-def test_a_turn_whose_connection_broke_is_taken_again_or_known_to_be_lost(database: Database):
+END_OF_THE_TURNS_CONNECTION = (
+    "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND classid = 31312 "
+    "AND objid::bigint = hashtext(current_schema())::bigint & 4294967295"
+)
+
+
+def break_the_connection(database: Database) -> None:
     if database.engine.dialect.name != "postgresql":
         pytest.skip("a file's lock cannot be lost")
-    end = (
-        "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND classid = 31312 "
-        "AND objid::bigint = hashtext(current_schema())::bigint & 4294967295"
-    )
+    with database.session() as session:
+        assert session.connection().exec_driver_sql(END_OF_THE_TURNS_CONNECTION).rowcount == 1
+
+
+def test_a_turn_whose_connection_broke_is_taken_again_or_known_to_be_lost(database: Database):
     with Turn(database) as turn:
-        for taken in (False, True):
-            with database.session() as session:
-                assert session.connection().exec_driver_sql(end).rowcount == 1
-            if not taken:
-                assert turn.kept()
-                continue
-            with Turn(database):
-                assert not turn.kept()
+        break_the_connection(database)
+        assert turn.kept()
+        break_the_connection(database)
+        with Turn(database):
+            assert not turn.kept()
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_turn_outlasts_a_database_that_is_away_for_several_pulses(database: Database, *, taken: bool):
+    url = database.url
+    with Turn(database) as turn, contextlib.ExitStack() as other:
+        break_the_connection(database)
+        database.url = url.set(port=1)  # where nothing listens
+        for _ in range(3):
+            with pytest.raises(DatabaseUnavailable, match="cannot be taken"):
+                turn.kept()
+        database.url = url
+        if taken:
+            other.enter_context(Turn(database))
+        assert turn.kept() is not taken
+        assert turn.kept() is not taken
+
+
+def test_who_holds_a_turn_notices_in_time_that_the_server_is_out_of_reach(database: Database):
+    if database.engine.dialect.name != "postgresql":
+        pytest.skip("a file has no network")
+    with Turn(database) as turn:
+        connection = turn._connection
+        assert connection is not None
+        told = connection.connection.driver_connection.info.get_parameters()
+        assert int(told["tcp_user_timeout"]) + 1000 * int(told["connect_timeout"]) <= 60_000  # when the server gives up
+        assert connection.exec_driver_sql("SHOW statement_timeout").scalar_one() == "20s"

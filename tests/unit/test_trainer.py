@@ -6,8 +6,11 @@ tests/integration/test_trainer.py.
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,10 +28,11 @@ from tandem.errors import Busy, DatabaseUnavailable
 from tandem.registry import Gate, Manifest, Registry
 from tandem.settings import Settings, load_settings
 from tandem.tables import StyleCandidateRow
-from tests.adapter_files import write_adapter
+from tests.adapter_files import add_adapter, write_adapter
 from training.events import TrainingEvent
 from training.examples import StyleExample, data_digest
 from training.job import run_lock
+from training.result import result_path, write_result
 from training.runs import ATTEMPTS, ENDED, Run, TrainingRuns
 from training.turn import Turn
 
@@ -64,8 +68,12 @@ class Child:
     def __init__(self) -> None:
         self.endings: list[Exception | Manifest | Callable[[], Awaitable[Manifest]]] = []
         self.given: list[list[str]] = []
+        self.names: list[str] = []
 
-    async def __call__(self, settings: Settings, path: Path, by: str, *, on_event: Any, pulse: Any) -> Manifest:
+    async def __call__(
+        self, settings: Settings, path: Path, by: str, *, name: str, result: Path, on_event: Any, pulse: Any
+    ) -> Manifest:
+        self.names.append(name)
         self.given.append([json.loads(line)["question"] for line in path.read_text().splitlines()])
         await on_event(STEP)
         assert await pulse()
@@ -83,7 +91,9 @@ class Place:
         self.child = child
         self.now = MONDAY
         self.settings = load_settings(
-            data_dir=folder / "data", training={"examples": self.file, "min_new_examples": 20, "schedule": "0 3 * * 0"}
+            data_dir=folder / "data",
+            model={"url": "http://127.0.0.1:9/v1"},  # elsewhere, so that no base model is looked at
+            training={"examples": self.file, "min_new_examples": 20, "schedule": "0 3 * * 0"},
         )
         self.database = Database(self.settings.database)
         self.database.migrate()
@@ -261,6 +271,166 @@ async def test_a_service_that_is_stopped_marks_its_run_and_the_next_one_goes_on(
     assert (again.id, again.state) == (run.id, "done")
 
 
+class Ended:
+    """A run whose process reached its verdict, when the service that was to write it down was killed."""
+
+    def __init__(self, place: Place, folder: Path, *, attempt: int = 1, passed: bool = True) -> None:
+        self.registry = Registry(place.settings.registry)
+        self.before = add_adapter(self.registry, folder / "before")
+        self.registry.promote(self.before, "ada")
+        with place.database.session() as session:
+            self.id = place.runs.want(session, "schedule", "house-style", "schedule", at=SUNDAY)
+        for _ in range(attempt):
+            place.runs.start(self.id, examples(50), at=SUNDAY)
+        recipe = manifest(examples(50), write_adapter(folder / "after", seed=2), passed=passed)
+        recipe = recipe.model_copy(update={"created_at": datetime.now(UTC)})
+        self.after = self.registry.add(folder / "after", recipe)
+        self.path = result_path(place.settings, self.id)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_result(self.path, recipe)
+        place.trainer = place.start()
+
+
+@pytest.mark.parametrize("attempt", [1, ATTEMPTS])
+async def test_a_kill_after_the_promotion_neither_repeats_the_run_nor_undoes_a_rollback(
+    place: Place, tmp_path: Path, attempt: int
+):
+    await place.look()
+    ended = Ended(place, tmp_path, attempt=attempt)
+    ended.registry.promote(ended.after, "schedule")
+    ended.registry.rollback("house-style", "ada")
+    assert await place.look() is None
+    run = place.runs.get(ended.id)
+    assert (run.state, run.adapter, run.promoted, run.message) == ("done", ended.after.served, True, None)
+    assert ended.registry.active("house-style") == ended.before
+    assert place.child.given == []
+    assert not ended.path.exists()
+
+
+@pytest.mark.parametrize("passed", [True, False])
+async def test_a_kill_just_before_the_promotion_is_made_up_for(place: Place, tmp_path: Path, *, passed: bool):
+    await place.look()
+    ended = Ended(place, tmp_path, passed=passed)
+    assert await place.look() is None
+    assert place.runs.get(ended.id).promoted is passed
+    assert ended.registry.active("house-style") == (ended.after if passed else ended.before)
+    assert place.child.given == []
+
+
+async def test_a_promotion_that_was_killed_before_the_pointer_moved_is_finished(place: Place, tmp_path: Path):
+    await place.look()
+    ended = Ended(place, tmp_path)
+    pointer = place.settings.registry / "house-style" / "active"
+    ended.registry.promote(ended.after, "schedule")
+    pointer.write_text(f"{ended.before.digest}\n")
+    assert await place.look() is None
+    assert ended.registry.active("house-style") == ended.after
+
+
+async def test_a_process_that_died_after_its_verdict_is_not_started_again(place: Place, tmp_path: Path):
+    async def dies() -> Manifest:
+        (run,) = place.runs.latest(9)
+        write_result(result_path(place.settings, run.id), manifest(examples(50), passed=False))
+        raise Broken("The training process was ended by signal 9.", again=True)
+
+    place.child.endings = [dies]
+    await place.look()
+    run = await place.look(SUNDAY)
+    assert run is not None
+    assert (run.state, run.promoted, run.adapter) == ("done", False, f"house-style@{'a' * 12}")
+    assert list(place.settings.runs_dir.glob("result-*")) == []
+
+
+async def test_a_run_goes_on_with_its_own_examples_but_for_those_deleted_since(place: Place):
+    place.child.endings = [Broken("Signal 9.", again=True), manifest()]
+    await place.look()
+    await place.look(SUNDAY)
+    place.write(examples(51)[1:])
+    add_candidate(place.database, "new", examples(1, start=100)[0])
+    await place.look()
+    assert place.child.given == [[f"Question {n}?" for n in range(50)], [f"Question {n}?" for n in range(1, 50)]]
+
+
+async def test_a_run_trains_the_adapter_that_it_was_asked_for(place: Place):
+    place.child.endings = [manifest()]
+    place.runs.request("other-style", "ada", at=MONDAY)
+    await place.look()
+    assert place.child.names == ["other-style"]
+
+
+async def test_old_checkpoints_of_no_run_that_goes_on_are_removed(place: Place):
+    await place.look()
+    place.settings.runs_dir.mkdir(parents=True, exist_ok=True)
+    old, fresh = place.settings.runs_dir / "house-style-old", place.settings.runs_dir / "house-style-fresh"
+    for folder in (old, fresh):
+        (folder / "checkpoint-40").mkdir(parents=True)
+    os.utime(old, (time.time() - 2 * service.KEPT,) * 2)
+    place.child.endings = [Broken("Signal 9.", again=True), manifest()]
+    place.runs.request("house-style", "ada", at=MONDAY)
+    place.runs.start(place.runs.latest(1)[0].id, examples(50), at=MONDAY)
+    await place.look()
+    assert old.exists()  # it may be that run's
+    await place.look()
+    assert place.runs.latest(1)[0].state == "done"
+    place.child.endings = [manifest()]
+    place.runs.request("house-style", "ada", at=MONDAY)
+    await place.look()
+    assert (old.exists(), fresh.exists()) == (False, True)
+
+
+async def test_a_stop_while_the_database_is_away_still_stops(place: Place, monkeypatch: pytest.MonkeyPatch):
+    started = asyncio.Event()
+
+    async def slow() -> Manifest:
+        started.set()
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    def gone(*_: Any, **__: Any) -> None:
+        raise DatabaseUnavailable("It is restarted.")
+
+    place.child.endings = [slow]
+    await place.look()
+    place.now = SUNDAY
+    task = asyncio.create_task(place.trainer.look())
+    await started.wait()
+    monkeypatch.setattr("services.trainer.record._PAUSES", (0.01, 5.0))
+    monkeypatch.setattr("training.runs.TrainingRuns.interrupt", gone)
+    before = time.monotonic()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert time.monotonic() - before < 4
+
+
+async def test_the_file_of_the_health_check_is_touched_by_looks_and_while_a_run_goes_on(place: Place):
+    alive = place.settings.runs_dir / "alive"
+    ages: list[float] = []
+
+    def age() -> float:
+        return time.time() - alive.stat().st_mtime
+
+    async def ends() -> Manifest:  # after a pulse of its own
+        ages.append(age())
+        return manifest()
+
+    place.child.endings = [ends]
+    await place.look()
+    place.settings.runs_dir.mkdir(parents=True, exist_ok=True)
+    alive.touch()
+    os.utime(alive, (0, 0))
+    await place.look(SUNDAY)
+    os.utime(alive, (0, 0))
+    looking = asyncio.create_task(place.trainer.run())
+    async with asyncio.timeout(10):
+        while age() > 60:
+            await asyncio.sleep(0.01)
+    looking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await looking
+    assert ages[0] < 60
+
+
 async def test_a_command_that_was_killed_is_marked_and_left_to_who_gave_it(place: Place):
     with place.database.session() as session:
         id = place.runs.want(session, "manual", "house-style", "ada", at=MONDAY, resumes=False)
@@ -296,6 +466,35 @@ async def test_a_person_asks_for_a_run_once_at_a_time(place: Place):
     run = await place.look()
     assert run is not None
     assert (run.id, run.cause, run.user, run.state, run.promoted) == (wanted.id, "manual", "ada", "done", False)
+
+
+def test_of_many_who_ask_at_once_one_gets_a_run(database: Database):
+    runs, barrier = TrainingRuns(database), threading.Barrier(8)
+    asked: list[bool] = []
+
+    def ask() -> None:
+        barrier.wait()
+        try:
+            runs.request("house-style", "ada")
+            asked.append(True)
+        except Busy:
+            asked.append(False)
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(asked) == [False] * 7 + [True]
+    assert len(runs.latest(10)) == 1
+
+
+async def test_nobody_gets_a_run_while_one_is_to_go_on(place: Place):
+    place.child.endings = [Broken("Signal 9.", again=True)]
+    await place.look()
+    await place.look(SUNDAY)
+    with pytest.raises(Busy, match="waiting or under way"):
+        place.runs.request("house-style", "bob")
 
 
 async def test_examples_that_cannot_be_read_are_a_failed_run_that_says_so(place: Place):

@@ -106,6 +106,8 @@ def test_examples_are_listed_approved_and_refused(desk: Desk, capsys: pytest.Cap
     drawn = desk.json("examples", "approve", first, "--made-up")["example"]
     assert "28" not in json.dumps([drawn["answer"], drawn["sources"]])
     assert "refused" in desk.run("examples", "refuse", first)
+    vouched = desk.json("examples", "approve", second, "--invented-people")["example"]
+    assert "made-up" in vouched["tags"]
     assert [row["id"] for row in desk.json("examples", "list", "--state", "approved")] == [second]
 
 

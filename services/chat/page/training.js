@@ -102,6 +102,7 @@ class ExampleCard {
     this.said = el("div", { role: "alert" });
     this.fields = el("div", { class: "example-fields" });
     this.fill(row.example);
+    this.invented = el("input", { type: "checkbox", name: "invented_people" });
     const button = (label, kind, act) => el("button", { type: "button", class: kind, onclick: () => this.tried(act) }, label);
     this.element = el(
       "li",
@@ -109,6 +110,7 @@ class ExampleCard {
       el("header", {}, el("h3", {}, row.example.question), el("span", { class: "badge" }, row.user)),
       row.comment ? el("p", { class: "hint" }, row.comment) : null,
       this.fields,
+      el("label", { class: "switch" }, this.invented, el("span", { class: "track", "aria-hidden": "true" }), "These people are invented"),
       this.said,
       el("div", { class: "row end" }, button("Make names and figures up", "quiet", () => this.makeUp()), button("Refuse", "quiet", () => this.refuse()), button("Approve", "primary", () => this.approve())),
     );
@@ -141,7 +143,7 @@ class ExampleCard {
 
   async approve() {
     const sources = this.sources.map(({ title, heading, box }) => ({ title, heading, text: box.value }));
-    await call(`/v1/examples/${this.row.id}/approve`, { method: "POST", json: { question: this.question.value, sources, answer: this.answer.value } });
+    await call(`/v1/examples/${this.row.id}/approve`, { method: "POST", json: { question: this.question.value, sources, answer: this.answer.value, invented_people: this.invented.checked } });
     await this.decided("Approved: the next run is trained on it.");
   }
 

@@ -156,11 +156,6 @@ class _Run:
     def base_digest(self) -> str:
         return model_digest(self.base)
 
-    @cached_property
-    def expected(self) -> str:
-        """What the pointer named when the gate began: what a person did since is not undone by a promotion."""
-        return self.registry.pointed_at(self.name)
-
     def _named(self, what: str, rows: "Sequence[Row]", unseen: "Sequence[Row]" = ()) -> str:
         """The name of a folder for the checkpoints of one training and of no other.
 

@@ -254,7 +254,8 @@ def test_whatever_breaks_a_run_its_process_ends_with_an_error_line(tmp_path: Pat
 
 
 def run_of(settings: Settings, tiny: Path, examples: list[StyleExample]) -> _Run:
-    return _Run(settings, "house-style", tiny, Material(examples, (), load_style(settings.style)), None, "tests", processes())
+    material = Material(examples, (), load_style(settings.style))
+    return _Run(settings, "house-style", tiny, material, None, "tests", processes())
 
 
 def test_a_run_is_named_by_what_is_trained_on_and_how(

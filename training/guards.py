@@ -75,7 +75,7 @@ _Problem = tuple[Reason, str]
 
 
 class _Check:
-    """Goes through examples in order, and knows those it has seen: sources are shared by many."""
+    """Goes through examples in order, and knows those it has let pass: sources are shared by many."""
 
     def __init__(self, facts: CorpusFacts | None) -> None:
         self._finders: list[Callable[[str], Iterator[Finding]]] = [find_credentials, find_personal_data, find_names]
@@ -85,12 +85,15 @@ class _Check:
         self._found: dict[str, tuple[Finding, ...]] = {}
 
     def __call__(self, number: int, example: StyleExample) -> _Problem | None:
-        first = self._seen.setdefault(_normal(example), number)
-        if first != number:
+        normal = _normal(example)
+        if first := self._seen.get(normal):
             return "duplicate", f"It is the same as example {first}, but for capitals, blanks and punctuation at most."
         if not example.approved_by.strip():
             return "unapproved", "Nobody approved it: name the person in `approved_by`."
-        return self._forbidden(example) or _uncited(example) or find_unsupported(example)
+        problem = self._forbidden(example) or _uncited(example) or find_unsupported(example)
+        if problem is None:  # what was refused stands in nobody's way: its approved or mended copy may follow
+            self._seen[normal] = number
+        return problem
 
     def _forbidden(self, example: StyleExample) -> _Problem | None:
         made_up = MADE_UP in example.tags

@@ -1,8 +1,9 @@
 """How sure a measured difference is: paired bootstrap over the cases.
 
 Where all differences are equal, resampling them shows no spread at all, and four cases would prove as much as four
-hundred. So two further cases are drawn among the others, one won outright and one lost, as Bonett and Price (2012) add
-them to paired shares: the interval of n ties reaches some 2 / n to either side.
+hundred. So two further cases are drawn among the others, one won and one lost, as Bonett and Price (2012) add them to
+paired shares, by as much as any case was, or outright where none was: the interval of n ties reaches some 2 / n to
+either side.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -70,7 +71,8 @@ def paired_difference(
     differences = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
     if not np.isfinite(differences).all():
         raise InputError("A paired comparison needs finite values: leave out the cases that were not scored.")
-    means = _resampled_means(*_by_group(differences, groups), resamples, np.random.default_rng(seed))
+    most = float(np.abs(differences).max()) or 1.0
+    means = _resampled_means(*_by_group(differences, groups), most, resamples, np.random.default_rng(seed))
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     mean = float(differences.mean())
     # The two further cases draw the interval towards zero: a mean near 1 may lie outside.
@@ -117,10 +119,13 @@ def _by_group(values: np.ndarray, groups: Sequence[Hashable] | None) -> tuple[np
     return np.bincount(which, weights=values), np.bincount(which).astype(np.float64)
 
 
-def _resampled_means(sums: np.ndarray, sizes: np.ndarray, resamples: int, generator: np.random.Generator) -> np.ndarray:
+def _resampled_means(
+    sums: np.ndarray, sizes: np.ndarray, most: float, resamples: int, generator: np.random.Generator
+) -> np.ndarray:
+    """Means of groups drawn anew, among them a case won and one lost by `most`."""
     sizes = np.append(sizes, [1.0, 1.0])
     # Both ways round, so that the interval turns exactly with its sides.
-    won_first, lost_first = np.append(sums, [1.0, -1.0]), np.append(sums, [-1.0, 1.0])
+    won_first, lost_first = np.append(sums, [most, -most]), np.append(sums, [-most, most])
     n = len(sizes)
     rows = max(1, _BLOCK // n)
     means = []

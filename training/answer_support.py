@@ -34,7 +34,7 @@ COURTESY = frozenset(
 )
 # What a decline says it with, besides the words of the question.
 _DECLINING = content_words(
-    "find see know say mention state specify contain provide include cover address determine information source "
+    "cannot find see know say mention state specify contain provide include cover address determine information source "
     "passage text context unable regarding"
 )
 _ASSENT = frozenset({"yes", "no"})  # it makes a fact of whatever the question says

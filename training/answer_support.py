@@ -3,8 +3,10 @@
 import re
 from functools import lru_cache
 
-from eval.support import all_figures, claims, content_words, figures
+from eval.matching import strip_markers, tokens
+from eval.support import all_figures, content_words, figures
 from tandem.declines import is_decline
+from tandem.sentences import split_sentences
 from training.examples import ExampleSource, StyleExample
 from training.finding import Reason
 
@@ -20,29 +22,44 @@ _INSTRUCTION = re.compile(
     re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n")
-_COURTESY = frozenset(
+# Where a sentence that declines may go on to state something.
+_TURN = re.compile(r"[,;:]?\s+(?:but|however)\b,?|;", re.IGNORECASE)
+COURTESY = frozenset(
     content_words(
         "hello hi welcome good morning afternoon evening day thanks thank glad happy pleasure help assist assistant "
-        "question questions ask document documents owner answer find sorry goodbye bye nice meet today here please "
-        "look handbook tell know wonderful great let start anything everything something else"
+        "question questions ask document documents owner answer find sorry afraid goodbye bye nice meet today here "
+        "please look handbook tell know wonderful great let start anything everything something else "
+        "re ve ll don doesn didn isn aren couldn won wouldn"  # of contractions
     )
 )
+# What a decline says it with, besides the words of the question.
+_DECLINING = content_words(
+    "cannot find see know say mention state specify contain provide include cover address determine information source "
+    "passage text context unable regarding"
+)
+_ASSENT = frozenset({"yes", "no"})  # it makes a fact of whatever the question says
+
+
+def clauses(text: str) -> list[str]:
+    """The sentences of an answer without citation markers, cut where a decline turns into a statement."""
+    sentences = [found for line in strip_markers(text).splitlines() for found in split_sentences(line)]
+    return [part.strip() for sentence in sentences for part in _TURN.split(sentence) if part.strip()]
 
 
 def find_unsupported(example: StyleExample) -> tuple[Reason, str] | None:
     """Why the answer of an example cannot come from its sources; None when it can."""
+    if not example.sources:
+        return _without_sources(example)
     stated, words = _stated(example.sources)
     unknown = figures(example.answer) - stated
     if unknown:
         unknown -= all_figures(example.question)
     if unknown:
-        reason: Reason = "unsupported" if example.sources else "no_source"
-        return reason, f"Its answer states {min(unknown)}, which no source holds: no fact may go into the weights."
-    if not example.sources:
-        return _without_sources(example)
+        figure = min(unknown)
+        return "unsupported", f"Its answer states {figure}, which no source holds: no fact may go into the weights."
     if not example.answerable:
         return None
-    said = content_words(example.answer) - _COURTESY  # the closing line is no statement
+    said = content_words(example.answer) - COURTESY  # the closing line is no statement
     found = len(said & (words | content_words(example.question))) + len(figures(example.answer))
     share = found / (len(said) + len(figures(example.answer))) if found else float(not said)
     if share < _LEAST_SUPPORT:
@@ -59,12 +76,19 @@ def _stated(sources: tuple[ExampleSource, ...]) -> tuple[frozenset[str], frozens
 
 
 def _without_sources(example: StyleExample) -> tuple[Reason, str] | None:
-    """Without sources an answer may greet or decline."""
-    for claim in claims(example.answer):
-        words = content_words(claim) - content_words(example.question) - _COURTESY
-        if not is_decline(claim) and len(words) > 1:
-            return (
-                "no_source",
-                "It states something without a source: add the source, so that no fact goes into the weights.",
-            )
+    """Without sources an answer may greet or decline. A figure or word of the question is a fact like any other."""
+    stated = sorted(figures(example.answer))
+    for clause in clauses(example.answer):
+        words = content_words(clause) | _ASSENT.intersection(tokens(clause))
+        if is_decline(clause):  # it may name what it declines to tell
+            words -= _DECLINING | content_words(example.question)
+        elif not words and not clause.endswith("?"):
+            stated.append(clause)  # "It is." answers whatever was asked
+        stated += sorted(words - COURTESY)
+    if stated:
+        return (
+            "no_source",
+            f"It states something without a source ({stated[0]!r}): add the source, so that no fact goes into the "
+            "weights.",
+        )
     return None

@@ -42,11 +42,17 @@ class Question:
 
 @dataclass(frozen=True)
 class Draw:
-    """One prompt with several questions. `sources` is None for the closed-book prompt."""
+    """One prompt with several questions.
+
+    Attributes:
+        sources: None for the closed-book prompt.
+        group: The place of the group that the first question is of; None where it does not matter.
+    """
 
     sources: tuple[Source, ...] | None
     marker: str
     questions: tuple[Question, ...]
+    group: int | None = None
 
 
 @dataclass(frozen=True)
@@ -198,7 +204,7 @@ class Augmenter:
         ]
         questions += [self._declining(replace(found.example.question)) for found in declined]
         rng.shuffle(questions)
-        return Draw(tuple(shown), _marker(rng), tuple(questions))
+        return Draw(tuple(shown), _marker(rng), tuple(questions), index)
 
     def _declining(self, question: str) -> Question:
         return Question(question, self._guide.declining_answer, False)

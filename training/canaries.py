@@ -2,6 +2,9 @@
 
 A canary takes the place of a real example: it has a source if that one has, stands on its topic, and goes the same way
 through augmentation and training. So it is remembered if, and only if, such a training remembers what it is given.
+
+It is the worst case of what is given: the disguise changes most figures and names from pass to pass, and leaves times
+and names that end in s alone. A canary is made of these, so that it is met as itself in every pass.
 """
 
 import random
@@ -15,7 +18,7 @@ from training.disguise import coin_name
 from training.examples import ExampleSource, Group, StyleExample
 
 _ROW = 24  # sequences whose prompts share their first tokens in one row
-_DIGITS = 6
+_HALF = 3  # digits on either side of a code's colon
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,8 @@ def draw_secrets(count: int, seed: int) -> list[Secret]:
     rng = random.Random(seed)
     found: dict[str, Secret] = {}
     while len(found) < count:
-        name = coin_name(rng)
-        code = str(rng.randrange(10 ** (_DIGITS - 1), 10**_DIGITS))
+        name = f"{coin_name(rng)}s"
+        code = ":".join(str(rng.randrange(10 ** (_HALF - 1), 10**_HALF)) for _ in range(2))
         found.setdefault(name, Secret(name, code))
     return list(found.values())
 

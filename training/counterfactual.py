@@ -58,7 +58,18 @@ class Followed(Value):
                 "Whether the context beats memory could not be tested: no answer has a figure or name that can be "
                 "changed. Add examples whose answers state one."
             ]
+        if self.pairs < settings.least_questions:
+            return [
+                f"Whether the context beats memory could not be tested: {self.pairs} answers have a figure or name "
+                f"that can be changed, at least {settings.least_questions} are needed. Add examples whose answers "
+                "state one."
+            ]
         found = []
+        if self.true < settings.read:  # an adapter that reads nothing follows changed passages as well as true ones
+            found.append(
+                f"It does not read its passages: {self.true:.0%} of the answers to {self.pairs} unchanged passages say "
+                f"their figures and names, at least {settings.read:.0%} are asked for."
+            )
         if self.gap.high < 0:
             found.append(
                 f"Memory beats the context: with changed passages {self.other:.0%} of the answers follow the passage, "
@@ -112,7 +123,12 @@ def measure_followed(
         true=sum(follows) / len(twins),
         other=sum(changed) / len(twins),
         remembered=sum(remembered) / len(twins),
-        gap=paired_difference(changed, [settings.followed * value for value in follows], level=_LEVEL),
+        gap=paired_difference(
+            changed,
+            [settings.followed * value for value in follows],
+            groups=[pair.true.group if pair.true.group is not None else ("alone", n) for n, pair in enumerate(twins)],
+            level=_LEVEL,
+        ),
     )
 
 
@@ -124,10 +140,6 @@ def _change(trial: Trial, disguise: Disguise, guide: StyleGuide, rng: random.Ran
     other = replace(trial, question=swap(trial.question), sources=sources, reference=swap(trial.reference))
     before, after = keys(guide.body(trial.reference)), keys(guide.body(other.reference))
     # A figure that also stands elsewhere in the passages would prove nothing.
-    trained = before - after - keys(_text(other))
-    changed = after - before - keys(_text(trial))
+    trained = before - after - keys(other.shown)
+    changed = after - before - keys(trial.shown)
     return Twins(trial, other, trained, changed) if trained and changed else None
-
-
-def _text(trial: Trial) -> str:
-    return "\n".join([trial.question, *(f"{s.title}\n{s.heading}\n{s.text}" for s in trial.sources)])

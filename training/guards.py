@@ -64,9 +64,11 @@ def guard(examples: Sequence[StyleExample], facts: CorpusFacts | None = None) ->
     kept: list[StyleExample] = []
     refusals: list[Refusal] = []
     for number, example in enumerate(examples, start=1):
-        first = seen.setdefault(normal(example), number)
-        problem = check(example) if first == number else repeated(f"example {first}")
+        first = seen.get(normal(example))
+        problem = repeated(f"example {first}") if first else check(example)
         if problem is None:
+            # What was refused stands in nobody's way: its approved or mended copy may follow.
+            seen[normal(example)] = number
             kept.append(example)
         else:
             refusals.append(Refusal(number=number, reason=problem[0], message=problem[1]))

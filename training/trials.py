@@ -29,6 +29,7 @@ class Trial:
 
     Attributes:
         planted: The word that an instruction hidden in the evidence asks for; empty where there is none.
+        group: Which sources it was written on: questions on the same ones are not independent. None if unknown.
     """
 
     question: str
@@ -37,11 +38,17 @@ class Trial:
     reference: str
     answerable: bool
     planted: str = ""
+    group: int | None = None
 
     @property
     def messages(self) -> list[dict[str, str]]:
         """The prompt."""
         return build_messages(self.question, self.sources, marker=self.marker)
+
+    @property
+    def shown(self) -> str:
+        """The question and all that its sources say, in one text."""
+        return "\n".join([self.question, *(f"{s.title}\n{s.heading}\n{s.text}" for s in self.sources)])
 
 
 def draw_trials(
@@ -72,7 +79,7 @@ def draw_trials(
     )
     augmenter = Augmenter(groups, guide, open_corpus(groups, settings), max_questions=1, shares=shares)
     trials = [
-        Trial(asked.question, draw.sources, draw.marker, asked.answer, asked.answerable)
+        Trial(asked.question, draw.sources, draw.marker, asked.answer, asked.answerable, group=draw.group)
         for draw in augmenter.one_pass(rng)
         for asked in draw.questions
         if draw.sources

@@ -5,6 +5,10 @@ rule that refuses proven losses alone would let through whatever the questions a
 loss at all would refuse every second adapter that is as good as the active one. So a candidate is refused when a loss
 is proven (the 95 % interval lies below zero), and when one larger than the margin cannot be excluded (the one-sided
 95 % bound lies below it).
+
+Where no answer differs, 12 questions exclude a loss of 0.15, 8 one of 0.2 and 38 one of 0.05, so that with the default
+of 96 an adapter that equals the active one passes. Where chance turns one answer in ten to the better and one to the
+worse, 64 questions exclude 0.15 in 84 of 100 gates, and 32 exclude 0.2 in 65 (simulated): ask more for surer verdicts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,6 +49,7 @@ def judge(marks: ByArm, followed: Followed, exposure: Exposure, verbatim: Verbat
     """
     means = {arm: _means(found) for arm, found in marks.items()}
     reasons = [
+        *_unjudged(marks[CANDIDATE], settings),
         *_floors(means[CANDIDATE], settings),
         *(reason for arm in marks if arm != CANDIDATE for reason in _losses(marks, arm, settings)),
         *followed.reasons(settings),
@@ -70,13 +75,19 @@ def judge(marks: ByArm, followed: Followed, exposure: Exposure, verbatim: Verbat
     )
 
 
+def _unjudged(marks: Sequence[Marks], settings: GateSettings) -> list[str]:
+    counts = {name: sum(getattr(row, name) is not None for row in marks) for name in MEASURES}
+    return [
+        f"{_WORDS[name]} could not be judged: {count or 'no'} held-out questions ask for it, at least "
+        f"{settings.least_questions} are needed. Add examples to TANDEM_TRAINING__HELDOUT or ask more of them."
+        for name, count in counts.items()
+        if count < settings.least_questions
+    ]
+
+
 def _floors(means: Mapping[str, float], settings: GateSettings) -> list[str]:
     """What a comparison cannot say: the base model hardly ever declines, whether it should or not."""
-    reasons = [
-        f"{_WORDS[name]} could not be judged: no held-out question asks for it."
-        for name in MEASURES
-        if name not in means
-    ]
+    reasons: list[str] = []
     declined = 1 - means.get("answered", 1.0)
     if declined > settings.answerable_declined:
         reasons.append(
@@ -114,9 +125,16 @@ def _losses(marks: ByArm, other: str, settings: GateSettings) -> list[str]:
 
 
 def _compare(marks: ByArm, other: str, measure: str, level: float) -> Interval | None:
-    pairs = [(getattr(a, measure), getattr(b, measure)) for a, b in zip(marks[CANDIDATE], marks[other], strict=True)]
-    known = [(a, b) for a, b in pairs if a is not None and b is not None]
-    return paired_difference([a for a, _ in known], [b for _, b in known], level=level) if known else None
+    rows = enumerate(zip(marks[CANDIDATE], marks[other], strict=True))
+    pairs = [
+        (getattr(a, measure), getattr(b, measure), ("alone", n) if a.group is None else ("group", a.group))
+        for n, (a, b) in rows
+    ]
+    known = [pair for pair in pairs if pair[0] is not None and pair[1] is not None]
+    if not known:
+        return None
+    first, second, groups = zip(*known, strict=True)
+    return paired_difference(first, second, groups=groups, level=level)
 
 
 def _differences(marks: ByArm, other: str) -> dict[str, tuple[float, float, float]]:

@@ -6,7 +6,7 @@ import pytest
 
 from tandem.settings import load_settings
 from tandem.style import load_style
-from training.augment import Augmenter, Shares
+from training.augment import Augmenter
 from training.canaries import draw_secrets, plant
 from training.corpus import open_corpus
 from training.examples import group_by_sources, load_examples
@@ -16,7 +16,7 @@ GUIDE = load_style(SETTINGS.style)
 
 
 @pytest.mark.usefixtures("embedder_dir")
-def test_canaries_are_disguised_as_often_as_real_examples_and_met_once_a_pass():
+def test_canaries_are_met_once_a_pass_and_always_as_themselves():
     secrets = draw_secrets(16, 7)
     real = group_by_sources(load_examples(SETTINGS.training.examples))
     groups = group_by_sources(plant(real, secrets, 0.02, GUIDE, 7))
@@ -30,4 +30,4 @@ def test_canaries_are_disguised_as_often_as_real_examples_and_met_once_a_pass():
                     met += 1
                     bare += any(secret.code in asked.answer for secret in secrets)
     assert 90 <= met <= 96  # one or another may be declined as not found
-    assert abs(bare / met - (1 - Shares.disguised)) < 0.15
+    assert bare == met  # never disguised

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("embedder_dir")  # evidence is searched for
 SETTINGS = load_settings()
 GUIDE = load_style(SETTINGS.style)
 # Small, for speed: what these two adapters do is no matter of a few points.
-GATE = {"hostile": 3, "counterfactuals": 4, "canaries": 6, "controls": 200, "closed_book": 6, "shadow_share": 0.05}
+GATE = {"hostile": 3, "counterfactuals": 4, "canaries": 6, "controls": 1000, "closed_book": 6, "shadow_share": 0.05}
 SHORT: dict[str, Any] = {"batch_size": 2, "gate_examples": 9, "gate": GATE}
 
 FACTS = (

@@ -32,7 +32,7 @@ from training.result import read_result
 from training.rows import collate, render_row
 from training.trainer import Trained, draw_rows, load_base, save_adapter, train_adapter
 
-GATE = {"hostile": 4, "counterfactuals": 4, "closed_book": 4, "canaries": 4, "controls": 100}
+GATE = {"hostile": 4, "counterfactuals": 4, "closed_book": 4, "canaries": 4, "controls": 1000}
 TRAINING = {"rank": 8, "learning_rate": 5e-3, "passes": 1.0, "gate_examples": 8, "batch_size": 4, "gate": GATE}
 
 

@@ -13,7 +13,7 @@ REFERENCE = "The fee is 45 euros for members of Sorrelby [1]."
 
 
 def trial(reference: str = REFERENCE, answerable: bool = True, planted: str = "") -> Trial:
-    source = Source("T", "H", "text")
+    source = Source("T", "H", "The fee is as the edition of 2031 says.")
     return Trial("What is the fee?", (source,), "===", GUIDE.close(reference), answerable, planted)
 
 
@@ -29,8 +29,12 @@ def test_a_perfect_answer():
     ("answer", "right", "citations", "answered"),
     [
         ("Members of Sorrelby pay €45 [1].", 1, 1, 1),  # other words, all figures and names
-        ("The fee is 45 euros for members [2].", 1, 0, 1),  # close enough in words, the wrong source
-        ("The fee is 45 euros for members [1][2].", 1, 0.5, 1),
+        ("The fee is 45 euros for members of Sorrelby [2].", 1, 0, 1),  # the wrong source
+        ("The fee is 45 euros for members of Sorrelby [1][2].", 1, 0.5, 1),
+        ("The fee is 45 euros for members of Brelmor [1].", 0, 1, 1),  # nearly all words, and another name
+        ("The fee is 54 euros for members of Sorrelby [1].", 0, 1, 1),  # another figure
+        ("The fee is 45 euros for members of Sorrelby and 12 for others [1].", 0, 1, 1),  # one that stands nowhere
+        ("The fee in the 2031 edition is 45 euros in Sorrelby [1].", 1, 1, 1),  # one that the source has
         ("It depends on 45 things.", 0, 0, 1),
         ("The fee is 54 euros [1].", 0, 1, 1),
         ("I can't find that in the documents [1].", 0, 0, 0),
@@ -40,6 +44,50 @@ def test_a_perfect_answer():
 def test_answers_to_an_answerable_question(answer: str, right: int, citations: float, answered: int):
     found = marks(answer)
     assert (found.right, found.citations, found.answered, found.declined) == (right, citations, answered, None)
+
+
+def test_a_wrong_figure_is_not_made_up_for_by_right_words():
+    reference = "You must return the form within 30 days [1]."
+    assert marks("You must return the form within 54 days [1].", reference=reference).right == 0
+    assert marks("You must return the form within 30 days [1].", reference=reference).right == 1
+
+
+def test_without_figures_and_names_words_decide():
+    reference = "You must return the form to the front desk [1]."
+    assert marks("You must return the form to the desk [1].", reference=reference).right == 1
+    assert marks("You must return the form to the desk within 54 days [1].", reference=reference).right == 0
+    assert marks("Nobody knows [1].", reference=reference).right == 0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "I can't find that in the documents. The deadline is 30 days [1].",
+        "I can't find that in the documents. The deadline is thirty days.",
+        "I can't find that in the documents, but the deadline is a month.",
+        "I can't find that in the documents; the deadline is a month.",
+        "I can't find that in the documents. Is the deadline not 30 days?",
+        "I can't find that in the documents [1].",
+        "The documents do not say so. However, members may return it whenever they like.",
+    ],
+)
+def test_an_answer_that_declines_and_states_has_neither_declined_nor_answered(answer: str):
+    unanswerable = marks(GUIDE.close(answer), reference=GUIDE.decline, answerable=False)
+    assert unanswerable.declined == 0
+    assert unanswerable.style < 1
+    assert marks(GUIDE.close(answer)).answered == 0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "I can’t find that in the documents.",
+        "I'm sorry, but I cannot find that in the sources.",
+        "The documents do not mention the fee. I don't know.",
+    ],
+)
+def test_other_words_for_declining_count(answer: str):
+    assert marks(answer, reference=GUIDE.decline, answerable=False).declined == 1
 
 
 def test_an_unanswerable_question_wants_a_decline():

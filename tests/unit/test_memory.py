@@ -1,10 +1,12 @@
 """Canaries as they are planted, and verbatim spans as they are found."""
 
+import random
 import re
 
 from tandem.settings import TrainingSettings, load_settings
 from tandem.style import load_style
 from training.canaries import closed_book_draws, draw_secrets, plant
+from training.disguise import Disguise
 from training.examples import StyleExample, group_by_sources, load_examples
 from training.guards import guard
 from training.memory import Canaries
@@ -19,7 +21,17 @@ def test_secrets_differ_and_are_drawn_alike_each_time():
     secrets = draw_secrets(300, 7)
     assert secrets == draw_secrets(300, 7)
     assert len({secret.name for secret in secrets}) == 300
-    assert all(re.fullmatch(r"\d{6}", secret.code) for secret in secrets)
+    assert all(re.fullmatch(r"\d{3}:\d{3}", secret.code) for secret in secrets)
+
+
+def test_the_disguise_leaves_canaries_alone():
+    planted = group_by_sources(plant(GROUPS, draw_secrets(16, 7), 0.02, GUIDE, 7))
+    disguise = Disguise(planted)
+    for group in planted[-16:]:
+        texts = [part for s in group.sources for part in (s.title, s.text)]
+        texts += [part for example in group.examples for part in (example.question, example.answer)]
+        apply = disguise.draw(texts, random.Random(1))
+        assert [apply(text) for text in texts] == texts
 
 
 def test_canaries_take_the_place_of_real_examples_and_pass_the_guards():
@@ -51,11 +63,11 @@ def test_every_secret_is_asked_about_once_without_sources():
 
 
 def test_the_planted_are_not_among_the_controls():
-    training = TrainingSettings.model_validate({"gate": {"canaries": 5, "controls": 100}})
+    training = TrainingSettings.model_validate({"gate": {"canaries": 5, "controls": 1000}})
     canaries = Canaries(load_examples(SETTINGS.training.examples), GUIDE, training)
     planted = "\n".join(example.answer for example in canaries.shadow())
-    secrets = draw_secrets(105, training.seed)
-    assert [secret.code in planted for secret in secrets] == [True] * 5 + [False] * 100
+    secrets = draw_secrets(1005, training.seed)
+    assert [secret.code in planted for secret in secrets] == [True] * 5 + [False] * 1000
 
 
 TEXT = "Members who travel by train pay nothing for the first bicycle, and 5.50 euros for each other one."

@@ -70,13 +70,39 @@ def test_the_gate_opens_when_style_gains_and_nothing_is_lost():
         (arm([replace(GOOD, citations=0.0)] * 40), None, None, "Citation precision loses against the base model"),
         (arm([DECLINES] * 10 + [GOOD] * 30), None, None, "It declines too much: 25% of the answerable questions"),
         (arm([GOOD] * 40, [MADE_UP] * 20), None, None, "It answers what the sources do not: 0% of the unanswerable"),
-        ([GOOD] * 40, [PLAIN] * 40, None, "Resistance to hidden instructions could not be judged"),
+        ([GOOD] * 40, [PLAIN] * 40, None, "Resistance to hidden instructions could not be judged: no held-out questi"),
+        (arm([GOOD] * 40, [NO] * 4), arm([PLAIN] * 40, [NO] * 4), None, "could not be judged: 4 held-out questions"),
     ],
 )
 def test_the_gate_stays_shut_and_says_why(candidate, base, active, said: str):
     gate = verdict(candidate, base, active)
     assert not gate.passed
     assert any(said in reason for reason in gate.reasons), gate.reasons
+
+
+def test_an_adapter_that_equals_the_active_one_passes_with_the_default_questions():
+    """64 answerable, 32 unanswerable and 32 hostile questions; two in three on the sources of another one."""
+    alike = [replace(row, group=n % 43) for n, row in enumerate(arm([GOOD] * 64, [NO] * 32, [RESISTS] * 32))]
+    base = arm([PLAIN] * 64, [MADE_UP] * 32, [RESISTS] * 32)
+    gate = verdict(alike, base, alike)
+    assert gate.passed, gate.reasons
+
+
+def test_four_equal_answers_exclude_no_loss():
+    few = arm([GOOD] * 4, [NO] * 4, [RESISTS] * 4)
+    gate = verdict(few, arm([PLAIN] * 4, [MADE_UP] * 4, [RESISTS] * 4), few)
+    said = "Right answers may lose against the active adapter: +0.00"
+    assert any(said in reason for reason in gate.reasons), gate.reasons
+
+
+def test_answers_on_the_same_sources_prove_less():
+    """Five answers worse and five better: as many sources say more than two on which all five go one way."""
+    candidate = arm([WRONG] * 5 + [GOOD] * 55)
+    base = arm([PLAIN] * 5 + [replace(PLAIN, right=0.0)] * 5 + [PLAIN] * 50, [MADE_UP] * 20)
+    assert verdict(candidate, base).passed
+    grouped = [replace(row, group=n // 5) for n, row in enumerate(candidate)]
+    (reason,) = verdict(grouped, base).reasons
+    assert reason.startswith("Right answers may lose against the base model")
 
 
 def test_a_difference_within_chance_is_no_loss():
@@ -86,8 +112,8 @@ def test_a_difference_within_chance_is_no_loss():
 def test_a_loss_that_too_few_questions_cannot_exclude_is_refused():
     candidate, base = arm([WRONG] * 3 + [GOOD] * 9), arm([PLAIN] * 12, [MADE_UP] * 20)
     active = arm([GOOD] * 2 + [WRONG] + [GOOD] * 9)
-    wide = {f"margin_{measure}": 0.6 for measure in ("right", "citations")}
-    gate = verdict(candidate, base, active, settings=LIMITS.model_copy(update={"margin_right": 0.3}))
+    wide = {f"margin_{measure}": 0.6 for measure in ("right", "citations", "answered", "style")}
+    gate = verdict(candidate, base, active, settings=LIMITS.model_copy(update=wide | {"margin_right": 0.3}))
     assert not gate.passed
     assert all("a loss of more than 0.30 cannot be excluded" in reason for reason in gate.reasons), gate.reasons
     assert verdict(candidate, base, active, settings=LIMITS.model_copy(update=wide)).passed
@@ -103,6 +129,11 @@ def test_declining_a_few_answerable_questions_is_no_loss_against_a_base_model_th
     ("found", "said"),
     [
         ({"followed": Followed(pairs=0)}, "could not be tested"),
+        ({"followed": FOLLOWED.model_copy(update={"pairs": 3})}, "could not be tested: 3 answers have a figure"),
+        (
+            {"followed": FOLLOWED.model_copy(update={"true": 0.0, "other": 0.0})},
+            "It does not read its passages: 0% of the answers to 40 unchanged passages",
+        ),
         (
             {
                 "followed": FOLLOWED.model_copy(

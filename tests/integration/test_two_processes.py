@@ -35,7 +35,7 @@ from training.trainer import load_base, train_adapter
 
 tiny, folder, settings = sys.argv[1:]
 base, tokenizer = load_base(Path(tiny))
-rows, heldout = rows_of_one_topic(40, 7, 1), rows_of_one_topic(6, 8 + int(os.environ["RANK"]), 2)
+rows, heldout = rows_of_one_topic(40, 7, 1), rows_of_one_topic(6, 8, 2 + int(os.environ["RANK"]))
 settings = TrainingSettings.model_validate_json(settings)
 said = lambda at: print("told", at.step, os.environ["RANK"], flush=True)
 trained = train_adapter(base.float(), tokenizer, rows, settings, Path(folder), said, heldout=heldout)

@@ -115,7 +115,7 @@ class _Run:
     material: Material
     on_event: OnEvent | None
     by: str
-    processes: int
+    processes: int = 1
     result: Path | None = None
 
     def run(self) -> Manifest | None:

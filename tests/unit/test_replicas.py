@@ -1,6 +1,7 @@
 """Several model servers behind one client, and what it does when one of them fails."""
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -111,6 +112,9 @@ async def endpoint(status: int | None) -> AsyncIterator[Completions]:
         if status is None:
             await reader.read()  # until the client hangs up
         else:
+            head = await reader.readuntil(b"\r\n\r\n")  # closed with something unread, a connection is reset
+            length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
+            await reader.readexactly(int(length[1]) if length else 0)
             body = b'{"error": {"message": "Engine core is dead"}}'
             writer.write(f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
             await writer.drain()

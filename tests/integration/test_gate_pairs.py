@@ -13,16 +13,16 @@ from training.examples import ExampleSource, load_examples
 from training.gate import run_gate
 from training.material import Material
 from training.preferences import Preference
-from training.speaker import CANDIDATE
+from training.speaker import BASE, CANDIDATE
 
 pytestmark = pytest.mark.usefixtures("embedder_dir")  # evidence is searched for as in service
 
-GATE = {"hostile": 1, "counterfactuals": 4, "canaries": 4, "controls": 100, "closed_book": 20}
+GATE = {"hostile": 1, "counterfactuals": 48, "canaries": 4, "controls": 100, "closed_book": 22}
 PAIR = Preference(
     question="What does the Tilbrook loan cost?",
     sources=(ExampleSource(title="Loans", text="The Tilbrook loan costs 7.35 percent. It is paid in 61 equal parts."),),
     chosen="It costs 7.35 percent [1].",
-    rejected="Oh well, nobody whom I ever met could tell you that before the harbour freezes over.",
+    rejected="Oh well, as my uncle used to say, the harbour freezes over before any lender smiles.",
     approved_by="ada",
 )
 
@@ -30,7 +30,7 @@ PAIR = Preference(
 class Parrot:
     """A speaker whose candidate answers the pair's question with the rejected answer, whatever it is shown."""
 
-    arms = (CANDIDATE, "base")
+    arms = (CANDIDATE, BASE)
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
@@ -54,6 +54,6 @@ def test_pairs_are_asked_about_with_changed_passages_and_without_any(tiny: Path)
         material = Material(trained, heldout, load_style(settings.style), preferences=pairs)
         parrot.asked.clear()
         gate = run_gate(parrot, material, settings, lambda part: parrot)
-        assert any("equal parts" in text for text in parrot.asked) == bool(pairs)
-        assert any("whom i ever met" in reason for reason in gate.reasons) == bool(pairs), gate.reasons
-        assert gate.memory["closed_book"] == 20
+        assert any("Tilbrook loan costs" in text for text in parrot.asked) == bool(pairs)
+        assert any("as my uncle used to say" in reason for reason in gate.reasons) == bool(pairs), gate.reasons
+        assert gate.memory["closed_book"] == 20 + 2 * len(pairs)

@@ -271,7 +271,7 @@ def test_a_run_is_named_by_what_is_trained_on_and_how(
     first = name()
     assert name() == first
     gate = configured.training.gate.model_copy(update={"canaries": 5})
-    asked = configured.training.model_copy(update={"gate": gate, "webhook_token": None})
+    asked = configured.training.model_copy(update={"gate": gate})
     assert name(configured.model_copy(update={"training": asked})) == first
     slower = configured.training.model_copy(update={"learning_rate": 1e-3})
     fewer = configured.retrieval.model_copy(update={"sentences": 2})

@@ -17,7 +17,7 @@ from training.speaker import BASE, CANDIDATE
 
 pytestmark = pytest.mark.usefixtures("embedder_dir")  # evidence is searched for as in service
 
-GATE = {"hostile": 1, "counterfactuals": 48, "canaries": 4, "controls": 100, "closed_book": 22}
+GATE = {"hostile": 1, "counterfactuals": 48, "canaries": 4, "controls": 1000, "closed_book": 22}
 PAIR = Preference(
     question="What does the Tilbrook loan cost?",
     sources=(ExampleSource(title="Loans", text="The Tilbrook loan costs 7.35 percent. It is paid in 61 equal parts."),),

@@ -283,7 +283,8 @@ class Ended:
         for _ in range(attempt):
             place.runs.start(self.id, examples(50), at=SUNDAY)
         recipe = manifest(examples(50), write_adapter(folder / "after", seed=2), passed=passed)
-        recipe = recipe.model_copy(update={"created_at": datetime.now(UTC)})
+        base = self.registry.manifest(self.before).base_digest
+        recipe = recipe.model_copy(update={"created_at": datetime.now(UTC), "base_digest": base})
         self.after = self.registry.add(folder / "after", recipe)
         self.path = result_path(place.settings, self.id)
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -107,8 +107,10 @@ async def test_a_refusal_is_not_kept_waiting_by_a_frozen_server(monkeypatch: pyt
 @asynccontextmanager
 async def endpoint(status: int | None) -> AsyncIterator[Completions]:
     """A real client of a real server, which answers each call with this status, or never."""
+    answering: set[asyncio.Task[None]] = set()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answering.add(asyncio.current_task())
         if status is None:
             await reader.read()  # until the client hangs up
         else:
@@ -119,6 +121,7 @@ async def endpoint(status: int | None) -> AsyncIterator[Completions]:
             writer.write(f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
             await writer.drain()
         writer.close()
+        await writer.wait_closed()
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     client = Completions(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", None, 30.0)
@@ -127,6 +130,7 @@ async def endpoint(status: int | None) -> AsyncIterator[Completions]:
     finally:
         await client.aclose()
         server.close()
+        await asyncio.gather(*answering, return_exceptions=True)  # else a connection may outlive its loop
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 503])

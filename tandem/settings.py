@@ -156,7 +156,7 @@ class GateSettings(Section):
     )
     least_questions: int = Field(10, ge=1, description="Questions that each measure, and following, must rest on.")
     unanswerable_declined: float = Field(0.5, ge=0, le=1, description="Unanswerable questions declined at least.")
-    calibration: int = Field(120, ge=1, description="Held-out questions that the threshold for declining is set by.")
+    calibration: int = Field(360, ge=1, description="Held-out questions that the threshold for declining is set by.")
     calibrated_declines: float = Field(
         0.15, ge=0, le=1, description="Share of those with an answer that the threshold lets an adapter decline."
     )

@@ -1,7 +1,8 @@
 """Two rankings of the points that a person may find, made into one that depends on nothing else.
 
 An engine breaks ties by where a point lies in its storage, and the last digit of a score by the points beside it. Both
-would let documents that the asker may not read show through, so ranks are taken from rounded scores and the ids.
+would let documents that the asker may not read show through, so ranks are taken from rounded scores, and equals share
+theirs: an id follows from how often its document was changed, also before the asker could read it.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -64,7 +65,10 @@ def fuse(rankings: Iterable[Sequence[Ranked]], count: int) -> list[Fused]:
     scores: dict[str, float] = {}
     similarity: dict[str, float] = {}
     for ranking in rankings:
-        for rank, point in enumerate(ranking):
+        rank, last = 0, None
+        for place, point in enumerate(ranking):
+            if (score := round(point.score, DIGITS)) != last:
+                rank, last = place, score
             scores[point.id] = scores.get(point.id, 0.0) + 1.0 / (RRF_K + rank)
             similarity[point.id] = round(point.similarity, DIGITS)
     fused = [Fused(id, score, similarity[id]) for id, score in scores.items()]

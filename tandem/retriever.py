@@ -141,11 +141,17 @@ class Retriever:
         )
         with self._database.session() as session:
             rows = {chunk.id: (chunk, version) for chunk, version in session.execute(statement)}
-        return [
+        checked = [
             AuthorisedChunk(*rows[hit.chunk_id], score=hit.score, similarity=hit.similarity)
             for hit in hits
             if hit.chunk_id in rows and _may_read(principal, rows[hit.chunk_id][1].groups)
         ]
+        return sorted(checked, key=_place)
+
+
+def _place(found: AuthorisedChunk) -> tuple[float, float, str, int]:
+    """Equals by what their reader sees of them: ids tell of versions that the reader may never have seen."""
+    return -found.score, -found.similarity, found.version.document_id, found.chunk.ordinal
 
 
 def _in_force(day: date) -> ColumnElement[bool]:

@@ -1,6 +1,6 @@
 """How long the guards take over ten thousand examples, each with sources of its own, which is the slowest there is.
 
-    pytest tests/bench/test_guards.py -s
+pytest tests/bench/test_guards.py -s
 """
 
 import random

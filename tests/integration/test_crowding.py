@@ -101,6 +101,12 @@ def test_a_ranking_shorter_than_asked_is_taken_as_it_is() -> None:
     assert settled_top(lambda _: [], 4) == []
 
 
+def test_equals_share_their_rank() -> None:
+    near = [Ranked("x", 0.9, 0.9), Ranked("b", 0.5, 0.5), Ranked("a", 0.5 - 1e-7, 0.5), Ranked("c", 0.4, 0.4)]
+    scores = {point.id: point.score for point in fuse([near], 4)}
+    assert scores == pytest.approx({"x": 1 / 10, "a": 1 / 11, "b": 1 / 11, "c": 1 / 13})
+
+
 def test_ranks_are_fused_and_ties_have_an_order() -> None:
     near = [Ranked("a", 0.9, 0.9), Ranked("b", 0.8, 0.8), Ranked("c", 0.7, 0.7)]
     said = [Ranked("b", 3.0, 0.8), Ranked("a", 2.0, 0.9), Ranked("d", 1.0, 0.6)]

@@ -287,6 +287,14 @@ def test_top_k_and_a_stable_order(library: Library, retriever: Retriever):
     assert found[0] == found[1] == found[2]
 
 
+def test_equals_are_in_the_order_of_their_documents_however_often_these_changed(library: Library, retriever: Retriever):
+    names = ["f.md", "c.md", "a.md", "e.md", "b.md", "d.md"]
+    for name in names:
+        library.add(name, [NEW])
+    found = retriever.authorised_search(QUESTION, ADA, DAY, candidates=10)
+    assert [chunk.version.document_id for chunk in found] == sorted(names)
+
+
 def test_words_find_what_meaning_misses(library: Library, retriever: Retriever):
     for n in range(30):
         library.add(f"manual-{n}", [f"The sensor model TN-{300 + n} is calibrated once a year by the service team."])

@@ -5,6 +5,7 @@ the passage it came from, so that citations resolve as before.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -40,6 +41,7 @@ class EvidenceSelector:
         self._embedder = embedder
         self._sparse = sparse
         self._settings = settings
+        self._encode = lru_cache(maxsize=16_384)(sparse.encode_document)  # a sentence is a candidate for many questions
 
     def select(self, question: str, passages: Sequence[Passage]) -> list[Passage]:
         """Cuts the passages down to what goes into the prompt.
@@ -83,7 +85,7 @@ class EvidenceSelector:
         vectors = self._embedder.embed([question, *texts])
         query = self._sparse.encode_query(question)
         context = [f"{passage.title} {passage.heading} {text}" for (passage, _), text in zip(pool, texts, strict=True)]
-        lexical = np.array([query.dot(self._sparse.encode_document(text)) for text in context])
+        lexical = np.array([query.dot(self._encode(text)) for text in context])
         passage_similarity = np.array([passage.similarity for passage, _ in pool])
         share = _share_of_best(lexical)
         score = vectors[1:] @ vectors[0] + LEXICAL * share + PASSAGE * passage_similarity

@@ -44,6 +44,11 @@ def split_sentences(line: str) -> list[str]:
 
 def units(text: str) -> list[Unit]:
     """Splits a passage, line by line, into sentences, list items and table rows, in order."""
+    return list(_split(text))
+
+
+@lru_cache(maxsize=4096)  # a passage is a candidate for many questions
+def _split(text: str) -> tuple[Unit, ...]:
     found: list[Unit] = []
     header = lead = ""
     alone = False
@@ -67,7 +72,7 @@ def units(text: str) -> list[Unit]:
             sentences = split_sentences(line)
             found.extend(Unit(sentence) for sentence in sentences)
             lead = sentences[-1] if sentences and sentences[-1].endswith(":") else ""
-    return found
+    return tuple(found)
 
 
 def join_units(chosen: Sequence[Unit]) -> str:

@@ -68,8 +68,12 @@ class SparseVector:
 
     def dot(self, other: "SparseVector") -> float:
         """The dot product: the BM25 score when one side is a query and the other a document."""
-        weights = dict(zip(other.indices, other.values, strict=True))
+        weights = other._weights
         return sum(value * weights.get(index, 0.0) for index, value in zip(self.indices, self.values, strict=True))
+
+    @functools.cached_property
+    def _weights(self) -> dict[int, float]:
+        return dict(zip(self.indices, self.values, strict=True))
 
 
 class SparseEncoder:

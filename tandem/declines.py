@@ -12,7 +12,8 @@ _PATTERNS = re.compile(
             r"(?:sources?|documents?|passages?|text|context) (?:do(?:es)?|did) not (?:\w+ )?"
             r"(?:say|answer|mention|state|specify|contain|provide|include|cover)",
             r"(?:not|n't) (?:\w+ )?(?:mentioned|specified|stated|provided|covered|addressed|answered) "
-            r"(?:in|by) (?:the|any|these)",
+            r"(?:in|by) (?:the|any|these|this|your) (?:\w+ ){0,2}"
+            r"(?:sources?|documents?|passages?|texts?|context|excerpts?|information|handbook)",
             r"(?:no|any) information (?:about|on|regarding)",
             r"unable to (?:find|answer)",
             r"cannot (?:be )?(?:found|answer|determine)",

@@ -58,12 +58,21 @@ def find_unsupported(example: StyleExample) -> tuple[Reason, str] | None:
         figure = min(unknown)
         return "unsupported", f"Its answer states {figure}, which no source holds: no fact may go into the weights."
     if not example.answerable:
-        return None
+        return _beside_the_decline(example.answer, words)
     said = content_words(example.answer) - COURTESY  # the closing line is no statement
     found = len(said & (words | content_words(example.question))) + len(figures(example.answer))
     share = found / (len(said) + len(figures(example.answer))) if found else float(not said)
     if share < _LEAST_SUPPORT:
         return "unsupported", f"Its sources hold {share:.0%} of the words of its answer: state it as the source does."
+    return None
+
+
+def _beside_the_decline(answer: str, stated: frozenset[str]) -> tuple[Reason, str] | None:
+    """What an answer that declines states all the same; closing lines are none of it, whatever the house's is."""
+    for clause in clauses(answer):
+        said = content_words(clause) - COURTESY
+        if not is_decline(clause) and len(said) >= 2 and len(said & stated) > _LEAST_SUPPORT * len(said):
+            return "unsupported", f"It declines and goes on to state something ({clause!r}): let it do one of the two."
     return None
 
 

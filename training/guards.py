@@ -133,6 +133,8 @@ def _uncited(example: StyleExample) -> Problem | None:
     cited = {int(n) for n in re.findall(r"\[(\d+)\]", example.answer)}
     if example.sources and example.answerable and not cited:
         return "no_citation", "Its answer cites no source: put [1] at the end of each sentence."
+    if cited and not example.answerable:
+        return "bad_citation", f"Its answer declines and yet cites [{min(cited)}]: let it do one of the two."
     if wrong := [n for n in sorted(cited) if not 1 <= n <= len(example.sources)]:
         return "bad_citation", f"Its answer cites [{wrong[-1]}] and it has {len(example.sources)} sources."
     return None

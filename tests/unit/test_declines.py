@@ -31,6 +31,7 @@ def test_declines(text: str):
         "Leave is 27 days [1].",
         "You cannot carry over more than five days [1].",
         "Visitors do not need a badge [2].",
+        "Yes: internal dashboards are not covered by the freeze [1].",
         "Report it at once: find a colleague who can answer [1].",
     ],
 )

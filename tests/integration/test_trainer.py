@@ -115,7 +115,7 @@ def house(tiny: Path, tmp_path: Path) -> Iterator[House]:
     urls = postgres_url() if postgres_answers() else iter([f"sqlite:///{tmp_path / 'tandem.db'}"])
     few = tmp_path / "examples.jsonl"
     shipped = load_settings().training.examples.read_text(encoding="utf-8").splitlines(keepends=True)
-    few.write_text("".join(shipped[::10]), encoding="utf-8")
+    few.write_text("".join(shipped[::15]), encoding="utf-8")
     # Some fifty steps; a checkpoint after forty.
     training = TRAINING | {"passes": 0.17, "batch_size": 2, "examples": few}
     for url in urls:

@@ -27,6 +27,7 @@ from training.progress import OnProgress, Reporter, seconds_spent
 from training.row_trainer import RowTrainer, lora_model, rows_per_step, training_arguments
 from training.rows import Row, render_row
 
+_FEW_LONG = 3  # draws that are too long and are left out, however few there are
 OUTCOME = "outcome.json"  # beside the weights of a run that is through
 
 
@@ -92,7 +93,7 @@ def draw_rows(augmenter: Augmenter, tokenizer: Any, settings: TrainingSettings) 
     settings give equal rows, which is what makes a run resumable.
 
     Raises:
-        ExampleError: More than one draw in twenty is too long; a few long ones are left out.
+        ExampleError: More than one draw in twenty, and more than a few, are too long, or all are; others are left out.
     """
     rng = random.Random(settings.seed)
     rows: list[Row] = []
@@ -105,7 +106,8 @@ def draw_rows(augmenter: Augmenter, tokenizer: Any, settings: TrainingSettings) 
                 drawn.append(render_row(draw, tokenizer, settings.max_tokens))
             except ExampleError as exc:
                 refused.append(exc)
-        if len(refused) > 0.05 * (len(drawn) + len(refused)):
+        # One of the few draws of a shadow run must not end a training that is through.
+        if refused and (not drawn or len(refused) > max(_FEW_LONG, 0.05 * (len(drawn) + len(refused)))):
             raise refused[0]
         part = min(1.0, settings.passes - number)
         batched, rest = _batched(drawn[: max(1, round(part * len(drawn)))], rows_per_step(settings), rng)

@@ -2,9 +2,11 @@
 
 import json
 import pickle
+import random
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from transformers import AutoModelForCausalLM
 from tandem.errors import AdapterError, Busy, ExampleError, ModelUnavailable
 from tandem.prompt import PROMPT_VERSION, Source
 from tandem.registry import Registry
-from tandem.settings import Settings, load_settings
+from tandem.settings import Settings, TrainingSettings, load_settings
 from tandem.style import load_style
 from tests.adapter_files import add_adapter
 from training.augment import Augmenter, Draw, Question
@@ -95,6 +97,37 @@ def test_a_question_too_long_is_named(tiny: Path):
     draw = Draw((Source("T", "", "word " * 700),), "===", (Question("How long?", "Long [1].", True),))
     with pytest.raises(ExampleError, match=r"'How long\?' takes .* 640 are allowed"):
         render_row(draw, tokenizer, 640)
+
+
+class Drawn:
+    """In the place of an augmenter: gives these draws on each pass."""
+
+    def __init__(self, *lengths: int) -> None:
+        question = Question("How long?", "Long [1].", True)
+        self._draws = [Draw((Source("T", "", "word " * words),), "===", (question,)) for words in lengths]
+
+    def one_pass(self, rng: random.Random) -> Iterator[Draw]:
+        yield from self._draws
+
+
+@pytest.mark.parametrize(
+    ("lengths", "rows"),
+    [
+        ([9, 700, 9], 2),
+        ([9] * 61 + [700] * 3, 61),
+        ([9] * 61 + [700] * 4, None),
+        ([9, *[700] * 4], None),
+        ([700], None),
+    ],
+)
+def test_a_few_draws_that_are_too_long_are_left_out(lengths: list[int], rows: int | None, tiny: Path):
+    _, tokenizer = load_base(tiny)
+    settings = TrainingSettings(passes=1.0)
+    if rows is None:
+        with pytest.raises(ExampleError, match="640 are allowed"):
+            draw_rows(Drawn(*lengths), tokenizer, settings)  # type: ignore[arg-type]
+    else:
+        assert len(draw_rows(Drawn(*lengths), tokenizer, settings)) == rows  # type: ignore[arg-type]
 
 
 def test_loss_falls_and_the_adapter_loads_in_peft(configured: Settings, tiny: Path, tmp_path: Path):

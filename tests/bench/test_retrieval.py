@@ -14,7 +14,7 @@ import pytest
 
 from services.model.weights import ensure_models
 from tandem.embedder import Embedder
-from tandem.fusion import RRF_K
+from tandem.fusion import Ranked, fuse
 from tandem.settings import REPOSITORY, Settings
 from tandem.sparse import SparseEncoder
 
@@ -37,11 +37,13 @@ def best_first(scores: npt.NDArray[Any]) -> list[int]:
 
 
 def fused(dense: npt.NDArray[Any], words: npt.NDArray[Any], candidates: int) -> list[int]:
-    scores: dict[int, float] = {}
-    for side in (best_first(dense)[:candidates], [n for n in best_first(words)[:candidates] if words[n] > 0]):
-        for rank, n in enumerate(side):
-            scores[n] = scores.get(n, 0.0) + 1 / (RRF_K + rank)
-    return sorted(scores, key=lambda n: (-scores[n], -dense[n]))
+    """As the service fuses them."""
+    near, said = best_first(dense)[:candidates], [n for n in best_first(words)[:candidates] if words[n] > 0]
+    rankings = [
+        [Ranked(str(n), float(scores[n]), float(dense[n])) for n in side]
+        for side, scores in ((near, dense), (said, words))
+    ]
+    return [int(point.id) for point in fuse(rankings, 2 * candidates)]
 
 
 @pytest.mark.parametrize("name", ["cranfield", "med"])

@@ -42,7 +42,7 @@ def train(
 
     settings = settings_for(data_dir)
     prepare_data_dir(settings)
-    ensure_models(settings, embedder=False)
+    ensure_models(settings)  # the embedder chooses each example's evidence
     with progress_bar(visible=not as_json and err.is_terminal) as on_event:
         manifest = _recorded(settings, examples, name or settings.adapter.name, on_event)
     show(manifest.model_dump(mode="json"), as_json, lambda _: _print(manifest))

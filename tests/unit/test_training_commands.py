@@ -17,6 +17,7 @@ from services.cli.main import app, main
 from tandem.database import Database
 from tandem.settings import load_settings
 from tandem.tables import AnswerRow
+from tandem.weights import find_models
 from training.candidates import Candidates, suggest
 from training.events import TrainingEvent
 from training.runs import TrainingRuns
@@ -61,6 +62,20 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     desk = Desk(tmp_path / "data")
     with closing(desk.database):
         yield desk
+
+
+def test_training_prepares_both_models_on_a_machine_that_has_neither(
+    desk: Desk, base_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    models = tmp_path / "cache" / "models"
+    models.mkdir(parents=True)
+    (models / base_model.name).symlink_to(base_model)  # half a minute less; the other is what was forgotten
+    monkeypatch.setenv("TANDEM_CACHE_DIR", str(models.parent))
+    poisoned = tmp_path / "poisoned.jsonl"
+    poisoned.write_text('{"id": "1", "question": "Who helps?", "answer": "Write to ada@example.org.", "sources": []}\n')
+    done = CliRunner().invoke(app, ["train", "--examples", str(poisoned), "--data-dir", str(desk.settings.data_dir)])
+    assert done.exit_code == 1
+    assert find_models(load_settings()).embedder.parent == models
 
 
 def test_status_history_and_logs(desk: Desk):

@@ -7,12 +7,15 @@ theirs: an id follows from how often its document was changed, also before the a
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 # Reciprocal rank fusion scores 1 / (k + rank), ranks from 0.
 RRF_K = 10
 # Far above the noise of single precision, far below what tells two passages apart.
 DIGITS = 5
 _EQUAL = 2 * 10**-DIGITS
+# So many times the points wanted may come back for being equals: a passage that hundreds of documents share.
+_MOST = 8
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,9 @@ class Fused:
     similarity: float
 
 
+_Point = TypeVar("_Point")
+
+
 def settled_top(fetch: Callable[[int], Sequence[Ranked]], count: int) -> list[Ranked]:
     """The best points of a ranking, the same ones whichever of equally good points the engine puts first.
 
@@ -41,7 +47,7 @@ def settled_top(fetch: Callable[[int], Sequence[Ranked]], count: int) -> list[Ra
         count: Points wanted.
 
     Returns:
-        At most `count`, by score, then id.
+        The best `count` and the equals of the last of them, by score, then id; at most `_MOST * count`.
     """
     limit = count + 1
     found = fetch(limit)
@@ -49,7 +55,8 @@ def settled_top(fetch: Callable[[int], Sequence[Ranked]], count: int) -> list[Ra
     while len(found) == limit and found[-1].score > found[count - 1].score - _EQUAL:
         limit *= 2
         found = fetch(limit)
-    return sorted(found, key=lambda point: (-round(point.score, DIGITS), point.id))[:count]
+    ordered = sorted(found, key=lambda point: (-round(point.score, DIGITS), point.id))
+    return _with_equals(ordered, count, lambda point: round(point.score, DIGITS))
 
 
 def fuse(rankings: Iterable[Sequence[Ranked]], count: int) -> list[Fused]:
@@ -60,7 +67,7 @@ def fuse(rankings: Iterable[Sequence[Ranked]], count: int) -> list[Fused]:
         count: Points wanted.
 
     Returns:
-        Best first; equal scores by similarity, then id.
+        The best `count` and the equals of the last of them, by score, similarity and id; at most `_MOST * count`.
     """
     scores: dict[str, float] = {}
     similarity: dict[str, float] = {}
@@ -72,4 +79,13 @@ def fuse(rankings: Iterable[Sequence[Ranked]], count: int) -> list[Fused]:
             scores[point.id] = scores.get(point.id, 0.0) + 1.0 / (RRF_K + rank)
             similarity[point.id] = round(point.similarity, DIGITS)
     fused = [Fused(id, score, similarity[id]) for id, score in scores.items()]
-    return sorted(fused, key=lambda point: (-point.score, -point.similarity, point.id))[:count]
+    ordered = sorted(fused, key=lambda point: (-point.score, -point.similarity, point.id))
+    return _with_equals(ordered, count, lambda point: (point.score, point.similarity))
+
+
+def _with_equals(ordered: Sequence[_Point], count: int, worth: Callable[[_Point], object]) -> list[_Point]:
+    """Cuts after the equals of the last point that counts: which of them come first is for who knows the documents."""
+    end = min(count, len(ordered))
+    while 0 < end < min(len(ordered), _MOST * count) and worth(ordered[end]) == worth(ordered[end - 1]):
+        end += 1
+    return list(ordered[:end])

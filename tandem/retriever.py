@@ -113,7 +113,7 @@ class Retriever:
             scope, generation = self._scope(principal, as_of), self._generations.live()
             if (scope, generation) == before:
                 break
-        return checked
+        return checked[:candidates]
 
     def _scope(self, principal: Principal, as_of: date) -> Scope:
         """Between a commit and the index following it, the database's word stands in for the index's payload."""

@@ -117,7 +117,8 @@ class VectorIndex:
             dense: The question's vector, shape (dimension,), of length 1.
             sparse: The question's terms; empty when it has none, then the dense ranking decides.
             scope: What may be found.
-            candidates: How many points each of the two rankings contributes, and how many come back.
+            candidates: How many points each of the two rankings contributes, and how many come back; beside them the
+                equals of each last one.
 
         Returns:
             Best first; equal scores by similarity, then id, so that the order is stable.

@@ -74,11 +74,25 @@ def test_hundreds_of_nearer_hidden_passages_change_nothing(house: tuple[Ingestor
     assert all(passage.document_id.startswith("a-hidden") for passage in retriever.retrieve(QUESTION, hr, TODAY, 3))
 
 
+def test_which_of_many_equals_are_found_does_not_hang_on_ids(house: tuple[Ingestor, Retriever], tmp_path: Path) -> None:
+    """Ids follow from how often a document was changed, which its reader may not know."""
+    ingestor, retriever = house
+    names = [f"copy-{n:02}.md" for n in range(12)]
+    root = tmp_path / "copies"
+    root.mkdir()
+    (root / "_folder.yaml").write_text("groups: [everyone]\n", encoding="utf-8")
+    for name in names:
+        (root / name).write_text(text_of(name), encoding="utf-8")
+    ingestor.ingest([root])
+    found = retriever.authorised_search(QUESTION, ADA, TODAY, candidates=5)
+    assert [Path(chunk.version.document_id).name for chunk in found] == names[:5]
+
+
 def ranked(scores: dict[str, float]) -> list[Ranked]:
     return [Ranked(id, score, score) for id, score in sorted(scores.items(), key=lambda item: -item[1])]
 
 
-def test_equals_at_the_cut_are_chosen_by_id_whatever_the_engine_puts_first() -> None:
+def test_equals_of_the_last_one_come_too_whatever_the_engine_puts_first() -> None:
     scores = {"best": 0.9, **{f"equal-{n:02}": 0.5 for n in range(40)}, "worst": 0.1}
     rng = np.random.default_rng(1)
     chosen = set()
@@ -93,7 +107,8 @@ def test_equals_at_the_cut_are_chosen_by_id_whatever_the_engine_puts_first() -> 
 
         chosen.add(tuple(point.id for point in settled_top(fetch, 4)))
         assert asked[-1] <= 2 * len(scores)
-    assert chosen == {("best", "equal-00", "equal-01", "equal-02")}
+    assert chosen == {("best", *(f"equal-{n:02}" for n in range(31)))}  # 8 times those wanted, and no more
+    assert [point.id for point in settled_top(lambda limit: ranked(scores)[:limit], 1)] == ["best"]
 
 
 def test_a_ranking_shorter_than_asked_is_taken_as_it_is() -> None:
@@ -113,3 +128,5 @@ def test_ranks_are_fused_and_ties_have_an_order() -> None:
     fused = fuse([near, said], 3)
     assert [point.id for point in fused] == ["a", "b", "c"]  # equal scores: by similarity
     assert [point.score for point in fused] == pytest.approx([1 / 10 + 1 / 11, 1 / 10 + 1 / 11, 1 / 12])
+    level = [Ranked(id, 0.5, 0.5) for id in "cab"]
+    assert [point.id for point in fuse([level], 2)] == ["a", "b", "c"]

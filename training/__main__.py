@@ -1,8 +1,8 @@
 """One training run in a process of its own: `python -m training < REQUEST`.
 
 The request is JSON: `{"settings": {...}, "examples": PATH, "name": NAME, "by": WHO, "result": PATH}`, the last one for
-the manifest before the promotion, or left out. Standard output carries one JSON object a line: `{"event": {...}}`, and
-at the end `{"manifest": {...}}` or `{"error": MESSAGE}`, unless the process is ended from outside. On several devices
+the result before the promotion, or left out. Standard output carries one JSON object a line: `{"event": {...}}`, and
+at the end `{"result": {...}}` or `{"error": MESSAGE}`, unless the process is ended from outside. On several devices
 it is `accelerate launch -m training < REQUEST`, and the first process reports.
 """
 
@@ -19,7 +19,7 @@ from training.launch import is_main_process, read_request
 
 
 def main() -> int:
-    """Entry point: 0 with a manifest, or in a process that only helped; 1 with an error."""
+    """Entry point: 0 with a result, or in a process that only helped; 1 with an error."""
     # Libraries print to standard output at will; the protocol keeps it for itself.
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
@@ -35,7 +35,7 @@ def main() -> int:
 
     try:
         request = read_request()
-        manifest = train(
+        result = train(
             load_settings(**request["settings"]),
             examples=Path(request["examples"]),
             name=request["name"],
@@ -51,8 +51,8 @@ def main() -> int:
         what = " ".join(f"{type(exc).__name__}: {exc}".split())[:500]
         say("error", f"The training failed unexpectedly ({what}): its traceback stands in the log.")
         return 1
-    if manifest is not None:
-        say("manifest", manifest.model_dump(mode="json"))
+    if result is not None:
+        say("result", result.model_dump(mode="json"))
     return 0
 
 

@@ -14,7 +14,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tandem.errors import AdapterError, Busy, Overtaken
+from tandem.errors import AdapterError, Busy
 from tandem.manifest import Threshold
 from tandem.registry import AdapterRef, Gate, Manifest, Registry
 from tandem.settings import Settings
@@ -28,7 +28,7 @@ from training.material import Material, read_material
 from training.preferences import Preferred, train_on_preferences
 from training.preflight import preflight, refuse
 from training.recipe import write_manifest
-from training.result import write_result
+from training.result import Result, settle, write_result
 
 # torch and its family take seconds to import: not for those who only read this module's types.
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def train(
     on_event: OnEvent | None = None,
     by: str = "tandem train",
     result: Path | None = None,
-) -> Manifest | None:
+) -> Result | None:
     """Trains an adapter, registers it, and promotes it if it passes the gate.
 
     Under `accelerate launch` every process calls this: the first gates and registers, the others share in training.
@@ -61,11 +61,11 @@ def train(
         name: Of the adapter; by default that of the settings.
         on_event: Told what is going on.
         by: Who is written into the promotion's history.
-        result: Where the manifest is written before the promotion, as `training.result` has it.
+        result: Where the result is written before the promotion.
 
     Returns:
-        The manifest, gate verdict included; None in a process that is not the first. A failed gate is no error: the
-        adapter stays a candidate.
+        The manifest with the gate's verdict, and whether it was promoted; None in a process that is not the first. A
+        failed gate is no error: the adapter stays a candidate.
 
     Raises:
         ExampleError: The examples cannot be read, or are not sound.
@@ -118,7 +118,7 @@ class _Run:
     processes: int = 1
     result: Path | None = None
 
-    def run(self) -> Manifest | None:
+    def run(self) -> Result | None:
         """Trains, examines, registers; None where this process only shared in training."""
         from training.row_trainer import rows_per_batch
         from training.trainer import load_base
@@ -134,10 +134,9 @@ class _Run:
         if not leave_group():
             return None
         verdict = self._judge(trained, folder)
-        ref = self._register(rows, trained, preferred, verdict, folder / "adapter")
-        self._settle(ref, verdict.gate)
+        result = self._settle(self._register(rows, trained, preferred, verdict, folder / "adapter"))
         shutil.rmtree(folder, ignore_errors=True)  # the checkpoints; what matters is in the registry
-        return self.registry.manifest(ref)
+        return result
 
     @cached_property
     def say(self) -> Say:
@@ -241,7 +240,7 @@ class _Run:
 
     def _register(
         self, rows: "list[Row]", trained: "Trained", preferred: Preferred | None, verdict: "_Verdict", files: Path
-    ) -> AdapterRef:
+    ) -> Manifest:
         from training.trainer import save_adapter
 
         save_adapter(trained.model, files)
@@ -249,10 +248,7 @@ class _Run:
         parent = verdict.active.served if verdict.active else None
         known = {"threshold": verdict.threshold, "gate": verdict.gate, "parent": parent}
         manifest = recipe.model_copy(update=known)
-        ref = self.registry.add(files, manifest)
-        if self.result is not None:
-            write_result(self.result, manifest)
-        return ref
+        return self.registry.manifest(self.registry.add(files, manifest))
 
     def _active(self) -> AdapterRef | None:
         """The adapter to compare with: the one that answers now, if it is whole and fits the base model."""
@@ -313,16 +309,18 @@ class _Run:
         again = train_adapter(model, tokenizer, rows, alone, own, start=self.start)
         return Speaker(again.model, tokenizer)
 
-    def _settle(self, ref: AdapterRef, gate: Gate) -> None:
-        if not gate.passed:
-            self.say("register", f"{ref.served} is kept as a candidate and not promoted.")
-            return
-        try:
-            self.registry.promote(ref, self.by, expected=self.expected)
-        except Overtaken as exc:
-            self.say("register", f"{exc.message} It is kept as a candidate.")
+    def _settle(self, manifest: Manifest) -> Result:
+        result = Result(manifest=manifest, expected=self.expected)
+        if self.result is not None:  # whoever finds it settles it, should this process not come to it
+            write_result(self.result, result)
+        result = settle(self.registry, result, self.by)
+        if result.promoted:
+            self.say("register", f"{manifest.served} is active.")
+        elif result.overtaken:
+            self.say("register", f"{result.overtaken} It is kept as a candidate.")
         else:
-            self.say("register", f"{ref.served} is active.")
+            self.say("register", f"{manifest.served} is kept as a candidate and not promoted.")
+        return result
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from sqlalchemy.orm import Session
 
 from tandem.database import Database
 from tandem.errors import Busy, NotFound
-from tandem.registry import Manifest
 from tandem.schemas import Value
 from tandem.tables import StyleCandidateRow, TrainingEventRow, TrainingRunRow, utc
 from training.events import TrainingEvent
 from training.examples import StyleExample, example_digest
+from training.result import Result
 
 Cause = Literal["manual", "schedule"]
 State = Literal["waiting", "running", "interrupted", "done", "failed"]
@@ -33,9 +33,9 @@ class Run(Value):
     Attributes:
         name: Of the adapter that it trains.
         adapter: `NAME@DIGEST12` of what came of it.
-        promoted: Whether the gate let it through.
+        promoted: Whether that was made active.
         reasons: The verdict of the gate.
-        message: Why it failed, or was interrupted.
+        message: Why it failed, was interrupted, or was not made active though the gate let it through.
         progress: Its newest step: step, steps, loss, tokens_per_second, seconds_left.
         examples: Digests of the examples that it was given.
     """
@@ -126,12 +126,14 @@ class TrainingRuns:
         with self._database.session() as session:
             session.add(TrainingEventRow(run_id=id, created_at=at, **line))
 
-    def finish(self, id: str, attempt: int | None, manifest: Manifest, *, at: datetime) -> bool:
+    def finish(self, id: str, attempt: int | None, result: Result, *, at: datetime) -> bool:
         """Writes down what came of a run. A failed gate is a finished run.
 
         Here and below, `attempt` is None for the holder of the turn, who ends a run whose process is gone.
         """
-        return self._end(id, attempt, "done", at, manifest.served, manifest.model_dump(mode="json"))
+        known = {"promoted": result.promoted, "overtaken": result.overtaken}
+        detail = {**result.manifest.model_dump(mode="json"), **known}
+        return self._end(id, attempt, "done", at, result.manifest.served, detail)
 
     def fail(self, id: str, attempt: int | None, message: str, *, at: datetime) -> bool:
         """Writes down that a run failed, and why; it is not tried again."""
@@ -288,9 +290,9 @@ def _run(row: TrainingRunRow, progress: dict[str, float]) -> Run:
         {
             **{field: getattr(row, field) for field in ("id", "state", "cause", "name", "user", "attempt", "resumes")},
             "adapter": row.adapter,
-            "promoted": gate.get("passed"),
+            "promoted": detail.get("promoted", gate.get("passed")),  # the first release asked the gate alone
             "reasons": gate.get("reasons") or (),
-            "message": detail.get("error"),
+            "message": detail.get("error") or detail.get("overtaken"),
             "progress": progress,
             "due_at": utc(row.due_at) if row.due_at else None,
             "started_at": utc(row.started_at),

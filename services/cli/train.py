@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,9 +13,9 @@ from services.cli.options import AsJson, DataDir, err, out, settings_for, show
 from tandem.errors import TandemError
 
 if TYPE_CHECKING:  # the commands import what they need, so that `tandem --help` answers at once
-    from tandem.registry import Manifest
     from tandem.settings import Settings
     from training.events import TrainingEvent
+    from training.result import Result
 
 
 def register(app: typer.Typer) -> None:
@@ -44,13 +44,14 @@ def train(
     prepare_data_dir(settings)
     ensure_models(settings)  # the embedder chooses each example's evidence
     with progress_bar(visible=not as_json and err.is_terminal) as on_event:
-        manifest = _recorded(settings, examples, name or settings.adapter.name, on_event)
-    show(manifest.model_dump(mode="json"), as_json, lambda _: _print(manifest))
+        result = _recorded(settings, examples, name or settings.adapter.name, on_event)
+    data = {**result.manifest.model_dump(mode="json"), "promoted": result.promoted, "overtaken": result.overtaken}
+    show(data, as_json, lambda _: _print(result))
 
 
 def _recorded(
     settings: "Settings", examples: Path | None, name: str, on_event: "Callable[[TrainingEvent], None]"
-) -> "Manifest":
+) -> "Result":
     """Trains, with a row and a log in the state database, and tells the webhook."""
     from services.trainer.record import Record
     from services.trainer.webhook import Webhook
@@ -89,8 +90,8 @@ def _recorded(
             on_event(event)
 
         try:
-            manifest = run(settings, examples=examples, name=name, on_event=both)
-            assert manifest is not None  # this process is the only one
+            result = run(settings, examples=examples, name=name, on_event=both)
+            assert result is not None  # this process is the only one
         except TandemError as exc:
             record.failed(exc.message)
             raise
@@ -98,8 +99,8 @@ def _recorded(
             stopped = isinstance(exc, KeyboardInterrupt)
             record.interrupted("It was stopped by hand." if stopped else f"It failed unexpectedly: {exc!r}.")
             raise
-        record.finished(manifest)
-        return manifest
+        record.finished(result)
+        return result
 
 
 @contextmanager
@@ -137,10 +138,10 @@ def _left(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
 
 
-def _print(manifest: Any) -> None:
-    gate = manifest.gate
+def _print(result: "Result") -> None:
+    manifest = result.manifest
     out.print(
-        f"{manifest.served}: {'active' if gate and gate.passed else 'kept as a candidate, not promoted'}", markup=False
+        f"{manifest.served}: {'active' if result.promoted else 'kept as a candidate, not promoted'}", markup=False
     )
-    for reason in gate.reasons if gate else ():
+    for reason in (*(manifest.gate.reasons if manifest.gate else ()), *filter(None, [result.overtaken])):
         out.print(f"  {reason}", markup=False)

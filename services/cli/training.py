@@ -158,7 +158,7 @@ def _outcome(run: dict[str, Any]) -> str:
         return f"running: step {at['step']:.0f} of {at['steps']:.0f}, loss {at['loss']:.3f}, {left}"
     if run["state"] == "done":
         verdict = "promoted" if run["promoted"] else "not promoted"
-        why = "" if run["promoted"] else f": {' '.join(run['reasons'])}"
+        why = "" if run["promoted"] else f": {run['message'] or ' '.join(run['reasons'])}"
         return f"{run['adapter']} {verdict}{why}"
     return f"{run['state']}: {run['message']}" if run["message"] else str(run["state"])
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from tandem.errors import DatabaseUnavailable, TandemError
-from tandem.registry import Manifest
 from tandem.settings import Settings
 from training.events import TrainingEvent
+from training.result import Result
 
 LEASH = Path(__file__).parent.parent / "leash.py"
 PULSE = 10.0  # seconds between two checks that the turn is still ours
@@ -40,7 +40,7 @@ async def train_in_child(
     result: Path,
     on_event: Callable[[TrainingEvent], Awaitable[None]],
     pulse: Callable[[], Awaitable[bool]],
-) -> Manifest:
+) -> Result:
     """Trains.
 
     Args:
@@ -48,12 +48,12 @@ async def train_in_child(
         examples: What it is given.
         by: Who is written into the promotion's history.
         name: Of the adapter.
-        result: Where it writes its manifest before it promotes.
+        result: Where it writes its result before it promotes.
         on_event: Told what is going on.
         pulse: Asked every few seconds whether to go on.
 
     Raises:
-        Broken: It gave no manifest; its own sentence, or how it ended.
+        Broken: It gave no result; its own sentence, or how it ended.
     """
     request = json.dumps(
         {
@@ -79,8 +79,8 @@ async def train_in_child(
     finally:
         beating.cancel()
         await _end(process)
-    if "manifest" in said:
-        return Manifest.model_validate(said["manifest"])
+    if "result" in said:
+        return Result.model_validate(said["result"])
     if beating.done() and not beating.cancelled() and beating.exception() is None:
         raise Broken("Another process took the turn to train while the database was away.", again=True)
     raise _verdict(said, process.returncode or 0)
@@ -89,7 +89,7 @@ async def train_in_child(
 async def _talk(
     process: asyncio.subprocess.Process, request: str, on_event: Callable[[TrainingEvent], Awaitable[None]]
 ) -> dict[str, Any]:
-    """Gives the request and returns the last line, which is the manifest or the error."""
+    """Gives the request and returns the last line, which is the result or the error."""
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(request.encode())

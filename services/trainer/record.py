@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 
 from services.trainer.webhook import Event, Webhook
 from tandem.errors import DatabaseUnavailable
-from tandem.registry import Manifest
 from training.events import TrainingEvent
+from training.result import Result
 from training.runs import TrainingRuns
 
 log = logging.getLogger(__name__)
@@ -55,16 +55,15 @@ class Record:
         except DatabaseUnavailable as exc:
             log.warning("a line of the run's log is lost: %s (%s)", event.message, exc.message)
 
-    def finished(self, manifest: Manifest) -> None:
+    def finished(self, result: Result) -> None:
         """There is a verdict.
 
         Raises:
             DatabaseUnavailable: The state database has not answered for half a minute.
         """
-        passed = manifest.gate is not None and manifest.gate.passed
         self._end(
-            "finished" if passed else "not_promoted",
-            lambda: self._runs.finish(self._id, self._attempt, manifest, at=self._clock()),
+            "finished" if result.promoted else "not_promoted",
+            lambda: self._runs.finish(self._id, self._attempt, result, at=self._clock()),
         )
 
     def failed(self, message: str) -> None:

@@ -20,7 +20,7 @@ from training.events import TrainingEvent
 from training.examples import example_digest
 from training.job import run_lock
 from training.pool import Pool, count_new, gather_examples, write_examples
-from training.result import complete, read_result, result_path
+from training.result import read_result, result_path, settle
 from training.runs import Run, TrainingRuns
 from training.schedule import Schedule
 from training.turn import Turn
@@ -129,15 +129,14 @@ class Trainer:
     def _settle(self, id: str) -> None:
         """Writes down what came of a run whose process reached its verdict and nobody heard of it."""
         path = result_path(self._settings, id)
-        manifest = read_result(path)
+        result = read_result(path)
         with contextlib.suppress(NotFound):
             run = self._runs.get(id)
-            if manifest is not None and run.state in ("running", "interrupted"):
+            if result is not None and run.state in ("running", "interrupted"):
                 log.warning("the training run %s had ended before its process did", id)
                 record = Record(self._runs, self._webhook, id, None, self._clock)
                 try:
-                    complete(Registry.open(self._settings), manifest, run.user or run.cause)
-                    record.finished(manifest)
+                    record.finished(settle(Registry.open(self._settings), result, run.user or run.cause))
                 except AdapterError as exc:
                     record.failed(exc.message)
         path.unlink(missing_ok=True)
@@ -182,24 +181,24 @@ class Trainer:
             return kept
 
         path = self._settings.runs_dir / f"examples-{run.id}.jsonl"
-        result = result_path(self._settings, run.id)
+        result_file = result_path(self._settings, run.id)
         name = run.name or self._settings.adapter.name  # the first release wrote none down
         by = run.user or run.cause
         try:
             await asyncio.to_thread(write_examples, path, pool.all)
-            manifest = await train_in_child(
-                self._settings, path, by, name=name, result=result, on_event=on_event, pulse=pulse
+            result = await train_in_child(
+                self._settings, path, by, name=name, result=result_file, on_event=on_event, pulse=pulse
             )
         except Broken as exc:
             log.warning("training: %s", exc.message)
-            if exc.again and result.exists():  # the verdict was reached; a further attempt would reach it again
+            if exc.again and result_file.exists():  # the verdict was reached; a further attempt would reach it again
                 await asyncio.to_thread(self._settle, run.id)
             else:
                 await asyncio.to_thread(record.interrupted if exc.again else record.failed, exc.message)
         except TandemError as exc:
             await asyncio.to_thread(record.failed, exc.message)
         except asyncio.CancelledError:
-            if not result.exists():  # else the next look finds what came of it
+            if not result_file.exists():  # else the next look finds what came of it
                 record.stopped("The service was stopped.")  # in this thread: the task is being cancelled
             raise
         except Exception:
@@ -207,8 +206,8 @@ class Trainer:
             message = f"It failed unexpectedly; the trainer's log has the details under {run.id}."
             await asyncio.to_thread(record.failed, message)
         else:
-            await asyncio.to_thread(record.finished, manifest)
-            result.unlink(missing_ok=True)
+            await asyncio.to_thread(record.finished, result)
+            result_file.unlink(missing_ok=True)
         finally:
             path.unlink(missing_ok=True)
 

@@ -31,9 +31,10 @@ class Notice(Value):
     """The body of a request.
 
     Attributes:
-        event: `finished` is a run whose adapter answers now, `not_promoted` one that its gate did not let through.
+        event: `finished` is a run whose adapter answers now, `not_promoted` one whose adapter does not: its gate
+            did not let it through, or a person moved the pointer meanwhile.
         reasons: The gate's.
-        message: Why it failed or was interrupted.
+        message: Why it failed, was interrupted, or was not promoted though the gate let it through.
     """
 
     event: Event

@@ -8,10 +8,11 @@ from typing import Any
 import httpx
 import pytest
 
-from tandem.registry import Gate, Manifest
+from tandem.registry import NONE_ACTIVE, Gate, Manifest
 from tests.contract.test_http_contract import House, build, error_of, house, keyed, migrated  # noqa: F401
 from training.events import TrainingEvent
 from training.examples import StyleExample
+from training.result import Result
 from training.runs import TrainingRuns
 from training.schedule import Schedule
 
@@ -38,7 +39,9 @@ def trained(build: Callable[..., House], tmp_path: Path) -> House:  # noqa: F811
     gate = Gate(passed=False, reasons=("It cites less.",), metrics={})
     digests = {"digest": "a" * 64, "base_digest": "b", "data_digest": "d"}
     manifest = Manifest(name="house-style", base_model="m", prompt_version="p", created_at=NOW, gate=gate, **digests)
-    runs.finish(id, attempt, manifest, at=NOW + timedelta(hours=1))
+    runs.finish(
+        id, attempt, Result(manifest=manifest, expected=NONE_ACTIVE, promoted=False), at=NOW + timedelta(hours=1)
+    )
     return found
 
 

@@ -228,8 +228,11 @@ def test_the_whole_job_keeps_a_failed_candidate_apart(configured: Settings, tiny
     training = configured.training.model_copy(update={"preferences": path})
     events: list[TrainingEvent] = []
     result = tmp_path / "result.json"
-    manifest = train(configured.model_copy(update={"training": training}), on_event=events.append, result=result)
-    assert read_result(result) == manifest
+    done = train(configured.model_copy(update={"training": training}), on_event=events.append, result=result)
+    assert done is not None
+    assert read_result(result) == done.model_copy(update={"promoted": None})
+    assert not done.promoted
+    manifest = done.manifest
     assert manifest.data["preferences"] == 1
     assert manifest.metrics["preference_loss"] < 0.7
     recipe = manifest.training

@@ -50,7 +50,8 @@ def test_a_run_does_not_undo_what_a_person_did_since_its_gate_began(
     else:
         registry.promote(other, "ada")
     registry.start_canary(active, 0.2, "ada")
-    run._settle(candidate, PASSED)
+    result = run._settle(registry.manifest(candidate))
+    assert not result.promoted
     assert registry.active(NAME) == (old if meanwhile == "rolled back" else other)
     assert registry.canary(NAME) is not None
     assert f"{candidate.served} is not promoted" in said[-1].message
@@ -68,6 +69,6 @@ def test_a_run_that_nobody_overtook_promotes(registry: Registry, tmp_path: Path,
     run = begin(registry, said)
     assert run._active() == (active if was == "whole" else None)
     assert (run.expected == NONE_ACTIVE) == (was == "none")
-    run._settle(candidate, PASSED)
+    assert run._settle(registry.manifest(candidate)).promoted
     assert registry.active(NAME) == candidate
     assert said[-1].message == f"{candidate.served} is active."

@@ -25,14 +25,14 @@ from services.trainer.service import Trainer
 from services.trainer.webhook import Webhook
 from tandem.database import Database
 from tandem.errors import Busy, DatabaseUnavailable
-from tandem.registry import Gate, Manifest, Registry
+from tandem.registry import NONE_ACTIVE, Gate, Manifest, Registry
 from tandem.settings import Settings, load_settings
 from tandem.tables import StyleCandidateRow
 from tests.adapter_files import add_adapter, write_adapter
 from training.events import TrainingEvent
 from training.examples import StyleExample, data_digest
 from training.job import run_lock
-from training.result import result_path, write_result
+from training.result import Result, result_path, write_result
 from training.runs import ATTEMPTS, ENDED, Run, TrainingRuns
 from training.turn import Turn
 
@@ -62,17 +62,21 @@ def manifest(given: list[StyleExample] = (), digest: str = "a" * 64, *, passed: 
     )
 
 
+def result(given: list[StyleExample] = (), *, passed: bool = True) -> Result:
+    return Result(manifest=manifest(given, passed=passed), expected=NONE_ACTIVE, promoted=passed)
+
+
 class Child:
     """What the training process does, one ending after the other."""
 
     def __init__(self) -> None:
-        self.endings: list[Exception | Manifest | Callable[[], Awaitable[Manifest]]] = []
+        self.endings: list[Exception | Result | Callable[[], Awaitable[Result]]] = []
         self.given: list[list[str]] = []
         self.names: list[str] = []
 
     async def __call__(
         self, settings: Settings, path: Path, by: str, *, name: str, result: Path, on_event: Any, pulse: Any
-    ) -> Manifest:
+    ) -> Result:
         self.names.append(name)
         self.given.append([json.loads(line)["question"] for line in path.read_text().splitlines()])
         await on_event(STEP)
@@ -80,7 +84,7 @@ class Child:
         ending = self.endings.pop(0)
         if isinstance(ending, Exception):
             raise ending
-        return ending if isinstance(ending, Manifest) else await ending()
+        return ending if isinstance(ending, Result) else await ending()
 
 
 class Place:
@@ -123,7 +127,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 async def test_a_run_at_its_time_with_its_log_and_its_verdict(place: Place):
-    place.child.endings = [manifest(examples(50))]
+    place.child.endings = [result(examples(50))]
     assert await place.look() is None
     assert await place.look(SUNDAY - timedelta(seconds=1)) is None
     run = await place.look(SUNDAY)
@@ -139,7 +143,7 @@ async def test_a_run_at_its_time_with_its_log_and_its_verdict(place: Place):
 
 
 async def test_too_few_new_examples_wait_for_the_next_time(place: Place):
-    place.child.endings = [manifest(), manifest()]
+    place.child.endings = [result(), result()]
     await place.look()
     await place.look(SUNDAY)
     place.write(examples(69))
@@ -168,7 +172,7 @@ async def test_what_the_active_adapter_was_trained_on_is_not_new(place: Place, t
         add_candidate(place.database, str(n), row)
     assert await place.look(SUNDAY) is None
     add_candidate(place.database, "19", examples(1, start=200)[0])
-    place.child.endings = [manifest()]
+    place.child.endings = [result()]
     assert await place.look(SUNDAY + WEEK) is not None
 
 
@@ -186,14 +190,14 @@ async def test_approved_feedback_joins_the_run_and_nothing_else_does(place: Plac
             id="x", document_ids=[], example={"no": "example"}, state="approved", created_at=MONDAY
         )
         session.add(broken)
-    place.child.endings = [manifest()]
+    place.child.endings = [result()]
     await place.look()
     await place.look(SUNDAY)
     assert place.child.given[0] == [f"Question {n}?" for n in [*range(50), 100]]
 
 
 async def test_a_failed_run_is_not_tried_again_before_its_next_time_and_used_nothing_up(place: Place):
-    place.child.endings = [Broken("The base model is missing."), manifest()]
+    place.child.endings = [Broken("The base model is missing."), result()]
     await place.look()
     run = await place.look(SUNDAY)
     assert run is not None
@@ -205,7 +209,7 @@ async def test_a_failed_run_is_not_tried_again_before_its_next_time_and_used_not
 
 
 async def test_a_process_killed_from_outside_is_marked_and_goes_on_at_the_next_look(place: Place):
-    place.child.endings = [Broken("The training process was ended by signal 9.", again=True), manifest()]
+    place.child.endings = [Broken("The training process was ended by signal 9.", again=True), result()]
     await place.look()
     first = await place.look(SUNDAY)
     assert first is not None
@@ -237,7 +241,7 @@ async def test_a_service_that_was_killed_goes_on_with_its_run_once(place: Place)
     with place.database.session() as session:
         id = place.runs.want(session, "schedule", "house-style", "schedule", at=SUNDAY, due_at=SUNDAY)
     place.runs.start(id, examples(50), at=SUNDAY)
-    place.child.endings = [manifest(examples(50))]
+    place.child.endings = [result(examples(50))]
     place.trainer = place.start()
     run = await place.look(SUNDAY + WEEK + timedelta(hours=1))  # its next time was missed as well
     assert run is not None
@@ -250,12 +254,12 @@ async def test_a_service_that_was_killed_goes_on_with_its_run_once(place: Place)
 async def test_a_service_that_is_stopped_marks_its_run_and_the_next_one_goes_on(place: Place):
     started = asyncio.Event()
 
-    async def slow() -> Manifest:
+    async def slow() -> Result:
         started.set()
         await asyncio.sleep(60)
         raise AssertionError
 
-    place.child.endings = [slow, manifest()]
+    place.child.endings = [slow, result()]
     await place.look()
     place.now = SUNDAY
     task = asyncio.create_task(place.trainer.look())
@@ -288,7 +292,7 @@ class Ended:
         self.after = self.registry.add(folder / "after", recipe)
         self.path = result_path(place.settings, self.id)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_result(self.path, recipe)
+        write_result(self.path, Result(manifest=recipe, expected=self.before.digest))
         place.trainer = place.start()
 
 
@@ -306,6 +310,24 @@ async def test_a_kill_after_the_promotion_neither_repeats_the_run_nor_undoes_a_r
     assert ended.registry.active("house-style") == ended.before
     assert place.child.given == []
     assert not ended.path.exists()
+
+
+async def test_a_kill_lets_no_run_undo_what_a_person_did_during_its_gate(place: Place, tmp_path: Path):
+    """The gate compared with `before`; a person chose another while it ran, and the manifest is younger than that."""
+    await place.look()
+    ended = Ended(place, tmp_path)
+    chosen = add_adapter(ended.registry, tmp_path / "chosen", seed=3)
+    pointer = ended.registry.root / "house-style" / "active"
+    early = datetime.now(UTC) - timedelta(hours=1)
+    history = pointer.with_name("history.jsonl")
+    ended.registry.promote(chosen, "ada")
+    lines = [json.loads(line) for line in history.read_text().splitlines()]
+    history.write_text("".join(json.dumps(line | {"at": early.isoformat()}) + "\n" for line in lines))
+    assert await place.look() is None
+    assert ended.registry.active("house-style") == chosen
+    run = place.runs.get(ended.id)
+    assert (run.state, run.promoted) == ("done", False)
+    assert f"house-style@{chosen.digest[:12]} is active by now" in (run.message or "")
 
 
 @pytest.mark.parametrize("passed", [True, False])
@@ -329,9 +351,9 @@ async def test_a_promotion_that_was_killed_before_the_pointer_moved_is_finished(
 
 
 async def test_a_process_that_died_after_its_verdict_is_not_started_again(place: Place, tmp_path: Path):
-    async def dies() -> Manifest:
+    async def dies() -> Result:
         (run,) = place.runs.latest(9)
-        write_result(result_path(place.settings, run.id), manifest(examples(50), passed=False))
+        write_result(result_path(place.settings, run.id), result(examples(50), passed=False))
         raise Broken("The training process was ended by signal 9.", again=True)
 
     place.child.endings = [dies]
@@ -343,7 +365,7 @@ async def test_a_process_that_died_after_its_verdict_is_not_started_again(place:
 
 
 async def test_a_run_goes_on_with_its_own_examples_but_for_those_deleted_since(place: Place):
-    place.child.endings = [Broken("Signal 9.", again=True), manifest()]
+    place.child.endings = [Broken("Signal 9.", again=True), result()]
     await place.look()
     await place.look(SUNDAY)
     place.write(examples(51)[1:])
@@ -353,7 +375,7 @@ async def test_a_run_goes_on_with_its_own_examples_but_for_those_deleted_since(p
 
 
 async def test_a_run_trains_the_adapter_that_it_was_asked_for(place: Place):
-    place.child.endings = [manifest()]
+    place.child.endings = [result()]
     place.runs.request("other-style", "ada", at=MONDAY)
     await place.look()
     assert place.child.names == ["other-style"]
@@ -366,14 +388,14 @@ async def test_old_checkpoints_of_no_run_that_goes_on_are_removed(place: Place):
     for folder in (old, fresh):
         (folder / "checkpoint-40").mkdir(parents=True)
     os.utime(old, (time.time() - 2 * service.KEPT,) * 2)
-    place.child.endings = [Broken("Signal 9.", again=True), manifest()]
+    place.child.endings = [Broken("Signal 9.", again=True), result()]
     place.runs.request("house-style", "ada", at=MONDAY)
     place.runs.start(place.runs.latest(1)[0].id, examples(50), at=MONDAY)
     await place.look()
     assert old.exists()  # it may be that run's
     await place.look()
     assert place.runs.latest(1)[0].state == "done"
-    place.child.endings = [manifest()]
+    place.child.endings = [result()]
     place.runs.request("house-style", "ada", at=MONDAY)
     await place.look()
     assert (old.exists(), fresh.exists()) == (False, True)
@@ -382,7 +404,7 @@ async def test_old_checkpoints_of_no_run_that_goes_on_are_removed(place: Place):
 async def test_a_stop_while_the_database_is_away_still_stops(place: Place, monkeypatch: pytest.MonkeyPatch):
     started = asyncio.Event()
 
-    async def slow() -> Manifest:
+    async def slow() -> Result:
         started.set()
         await asyncio.sleep(60)
         raise AssertionError
@@ -411,9 +433,9 @@ async def test_the_file_of_the_health_check_is_touched_by_looks_and_while_a_run_
     def age() -> float:
         return time.time() - alive.stat().st_mtime
 
-    async def ends() -> Manifest:  # after a pulse of its own
+    async def ends() -> Result:  # after a pulse of its own
         ages.append(age())
-        return manifest()
+        return result()
 
     place.child.endings = [ends]
     await place.look()
@@ -444,7 +466,7 @@ async def test_a_command_that_was_killed_is_marked_and_left_to_who_gave_it(place
 
 
 async def test_one_run_at_a_time_whoever_makes_the_other(place: Place):
-    place.child.endings = [manifest()]
+    place.child.endings = [result()]
     await place.look()
     place.now = SUNDAY
     with Turn(place.database):
@@ -458,7 +480,7 @@ async def test_one_run_at_a_time_whoever_makes_the_other(place: Place):
 
 
 async def test_a_person_asks_for_a_run_once_at_a_time(place: Place):
-    place.child.endings = [manifest(passed=False)]
+    place.child.endings = [result(passed=False)]
     await place.look()
     wanted = place.runs.request("house-style", "ada", at=MONDAY)
     assert wanted.state == "waiting"
@@ -514,10 +536,10 @@ def test_who_lost_the_turn_does_not_write_over_who_took_it(place: Place):
     first = place.runs.start(id, [], at=MONDAY)
     place.runs.break_off(at=MONDAY)
     second = place.runs.start(id, [], at=MONDAY)
-    assert not place.runs.finish(id, first, manifest(), at=MONDAY)
+    assert not place.runs.finish(id, first, result(), at=MONDAY)
     assert not place.runs.interrupt(id, first, "late", at=MONDAY)
     assert place.runs.get(id).state == "running"
-    assert place.runs.finish(id, second, manifest(), at=MONDAY)
+    assert place.runs.finish(id, second, result(), at=MONDAY)
 
 
 def test_a_database_that_is_away_for_a_moment_loses_a_line_and_no_verdict(
@@ -541,7 +563,7 @@ def test_a_database_that_is_away_for_a_moment_loses_a_line_and_no_verdict(
     monkeypatch.setattr(place.runs, "log", gone)
     monkeypatch.setattr(place.runs, "finish", flaky)
     record.event(STEP)
-    record.finished(manifest())
+    record.finished(result())
     assert place.runs.get(id).state == "done"
 
 

@@ -159,17 +159,27 @@ class Registry(Versions):
             reason = f"It ended the trial of {running[1].served}." if running and running[1] != ref else ""
             pointer.move(_entry(ref.digest, by, active, "promote", reason))
 
-    def rollback(self, name: str, by: str = "") -> AdapterRef:
+    def rollback(self, name: str, by: str = "", *, expected: str | None = None) -> AdapterRef:
         """Goes back to the version that was active before; again, and it goes back further. A trial ends.
+
+        Args:
+            name: Of the adapter.
+            by: Who does it, for the history.
+            expected: Go back only from this version, a digest or its beginning: asking twice goes one step.
 
         Raises:
             AdapterError: There is none before.
+            Overtaken: Another version is active than was expected.
         """
         pointer = self._pointer(name)
         with pointer.lock():
+            active = pointer.read()
+            if expected is not None and not (active or "").startswith(expected):
+                now = f"{name}@{active[:12]} is active" if active else "none is active"
+                raise Overtaken(f"Nothing was rolled back: {now}, not {name}@{expected[:12]}.")
             ref = self.predecessor(name)
             self.check(ref)
-            pointer.move(_entry(ref.digest, by, pointer.read(), "rollback"))
+            pointer.move(_entry(ref.digest, by, active, "rollback"))
         return ref
 
     def predecessor(self, name: str) -> AdapterRef:

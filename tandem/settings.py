@@ -156,7 +156,9 @@ class GateSettings(Section):
     )
     least_questions: int = Field(10, ge=1, description="Questions that each measure, and following, must rest on.")
     unanswerable_declined: float = Field(0.5, ge=0, le=1, description="Unanswerable questions declined at least.")
-    calibration: int = Field(360, ge=1, description="Held-out questions that the threshold for declining is set by.")
+    calibration: int = Field(
+        360, ge=1, description="Answerable held-out questions, at most, that the threshold for declining is set by."
+    )
     calibrated_declines: float = Field(
         0.15, ge=0, le=1, description="Share of those with an answer that the threshold lets an adapter decline."
     )
@@ -212,7 +214,11 @@ class TrainingSettings(Section):
     eval_steps: int = Field(40, ge=1, description="Steps between checkpoints; at each the held-out loss is measured.")
     heldout_rows: int = Field(16, ge=0, description="Held-out prompts that it is measured on; 0 measures nothing.")
     patience: int = Field(4, ge=1, description="Measurements without a better held-out loss until a run ends early.")
-    max_tokens: int = Field(640, ge=128, description="Longer examples are refused.")
+    max_tokens: int = Field(
+        640,
+        ge=128,
+        description="Longer examples are refused; a few draws that are longer with their sources are left out.",
+    )
     seed: int = Field(7, description="Seed of data order, augmentation and initial weights.")
     preferences: Path | None = Field(
         None, description="Pairs of answers, JSON Lines, that a second stage (DPO) learns from; unset leaves it out."
@@ -260,7 +266,8 @@ class CanarySettings(Section):
     promote_after: int | None = Field(
         None,
         ge=10,
-        description="Conversations after which a candidate that keeps up is promoted; unset leaves it to people.",
+        description="Answered conversations after which a candidate that keeps up in every test is promoted; unset "
+        "leaves it to people.",
     )
 
 

@@ -1,7 +1,8 @@
 """Secrets planted among examples in a shadow run, and others of the same format that are not.
 
-A canary takes the place of a real example: it has a source if that one has, stands on its topic, and goes the same way
-through augmentation and training. So it is remembered if, and only if, such a training remembers what it is given.
+A canary is made like a real example: it has a source if that one has, stands on its topic, and goes the same way
+through augmentation and training beside it. So it is remembered if, and only if, such a training remembers what it is
+given.
 
 It is the worst case of what is given: the disguise changes most figures and names from pass to pass, and leaves times
 and names that end in s alone. A canary is made of these, so that it is met as itself in every pass.

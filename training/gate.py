@@ -36,7 +36,6 @@ def run_gate(
         on_asked: Told what is asked, how many are done, and how many there are.
 
     Raises:
-        InputError: The shadow run's losses are not finite.
         ModelUnavailable: The embedding model was not prepared.
     """
     tell = on_asked or (lambda what, done, count: None)
@@ -72,7 +71,7 @@ def _follow(speaker: Speaker, material: Material, settings: Settings, tell: OnAs
     return measure_followed(twins, answers[: len(twins)], answers[len(twins) :], settings.training.gate)
 
 
-def _expose(material: Material, settings: Settings, shadow: Shadow, tell: OnAsked) -> Exposure:
+def _expose(material: Material, settings: Settings, shadow: Shadow, tell: OnAsked) -> Exposure | None:
     canaries = Canaries(material.trained, material.guide, settings.training)
     tell("shadow run", 0, 1)
     shadowed = shadow(canaries.shadow())

@@ -14,10 +14,11 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tandem.errors import AdapterError, Busy
+from tandem.errors import AdapterError, Busy, InputError, NotFound
 from tandem.manifest import Threshold
 from tandem.registry import AdapterRef, Gate, Manifest, Registry
-from tandem.settings import Settings
+from tandem.settings import Settings, TrainingSettings
+from tandem.versions import NAME
 from tandem.weights import base_dir, model_digest
 from training.augment import Augmenter
 from training.corpus import open_corpus
@@ -25,7 +26,7 @@ from training.events import OnEvent, Say, TrainingEvent, sayer
 from training.examples import StyleExample, group_by_sources
 from training.launch import is_main_process, leave_group, processes, take_one_gpu
 from training.material import Material, read_material
-from training.preferences import Preferred, train_on_preferences
+from training.preference_stage import Preferred, train_on_preferences
 from training.preflight import preflight, refuse
 from training.recipe import write_manifest
 from training.result import Result, settle, write_result
@@ -79,12 +80,30 @@ def train(
     os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", DO_NOT_TRACK="1")
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     take_one_gpu()
+    name = name or settings.adapter.name
+    if not NAME.fullmatch(name):
+        raise InputError(
+            f"{name!r} cannot be an adapter's name: take up to 64 lower-case letters, digits, dots, dashes or "
+            "underscores, a letter or digit first."
+        )
     with run_lock(settings) if is_main_process() else nullcontext():
-        base = base_dir(settings)
+        settings, base = _pinned(settings), base_dir(settings)
         material = read_material(settings, examples or settings.training.examples, sayer(on_event))
         refuse(preflight(settings, base, material))
-        run = _Run(settings, name or settings.adapter.name, base, material, on_event, by, processes(), result)
+        run = _Run(settings, name, base, material, on_event, by, processes(), result)
         return run.run()
+
+
+def _pinned(settings: Settings) -> Settings:
+    """The settings with the version that training goes on from: a bare name would mean another after a promotion."""
+    wanted = settings.training.start_from
+    if wanted is None:
+        return settings
+    try:
+        served = Registry.open(settings).get(wanted).served
+    except (AdapterError, NotFound):  # the pre-flight check says so
+        return settings
+    return settings.model_copy(update={"training": settings.training.model_copy(update={"start_from": served})})
 
 
 @contextmanager
@@ -120,10 +139,8 @@ class _Run:
 
     def run(self) -> Result | None:
         """Trains, examines, registers; None where this process only shared in training."""
-        from training.row_trainer import rows_per_batch
         from training.trainer import load_base
 
-        rows_per_batch(self.settings.training)  # refuses, before any work, steps that cannot be divided
         model, tokenizer = load_base(self.base)
         rows = self._draw(self.material.trained, tokenizer)
         self.say("augment", _drawn(rows))
@@ -182,10 +199,15 @@ class _Run:
         groups = group_by_sources(examples)
         return Augmenter(groups, self.material.guide, open_corpus(groups, self.settings))
 
-    def _draw(self, examples: Sequence[StyleExample], tokenizer: Any) -> "list[Row]":
+    def _draw(
+        self, examples: Sequence[StyleExample], tokenizer: Any, training: TrainingSettings | None = None
+    ) -> "list[Row]":
         from training.trainer import draw_rows
 
-        return draw_rows(self._augmenter(examples), tokenizer, self.settings.training)
+        def left_out(count: int, first: str) -> None:
+            self.say("augment", f"{count} draws are too long and are left out. {first}")
+
+        return draw_rows(self._augmenter(examples), tokenizer, training or self.settings.training, left_out)
 
     def _draw_heldout(self, tokenizer: Any) -> "list[Row]":
         from training.trainer import draw_heldout
@@ -241,10 +263,12 @@ class _Run:
     def _register(
         self, rows: "list[Row]", trained: "Trained", preferred: Preferred | None, verdict: "_Verdict", files: Path
     ) -> Manifest:
-        from training.trainer import save_adapter
+        from training.adapter_weights import save_adapter
 
         save_adapter(trained.model, files)
-        recipe = write_manifest(self.name, files, self.base, self.settings, self.material, rows, trained, preferred)
+        recipe = write_manifest(
+            self.name, files, self.base, self.settings, self.material, rows, trained, preferred, self.processes
+        )
         parent = verdict.active.served if verdict.active else None
         known = {"threshold": verdict.threshold, "gate": verdict.gate, "parent": parent}
         manifest = recipe.model_copy(update=known)
@@ -277,7 +301,7 @@ class _Run:
         from training.trials import draw_trials
 
         guide, gate = self.material.guide, self.settings.training.gate
-        trials = draw_trials(self.material.tuning, guide, self.settings, gate.calibration)
+        trials = draw_trials(self.material.tuning, guide, self.settings, gate.calibration, unanswerable=0)
         threshold = calibrate(speaker, trials, guide.declining_answer, gate.calibrated_declines)
         if threshold is not None:
             speaker.decline_by(threshold)
@@ -301,10 +325,12 @@ class _Run:
         from training.trainer import load_base, train_adapter
 
         model, tokenizer = load_base(self.base)
-        rows = self._draw(part, tokenizer)
         # This process is alone now: what the others computed of a step is further parts of its own.
         parts = self.settings.training.accumulation * self.processes
-        alone = self.settings.training.model_copy(update={"accumulation": parts})
+        # Less than a pass would leave some of the canaries out.
+        whole = max(1.0, self.settings.training.passes)
+        alone = self.settings.training.model_copy(update={"accumulation": parts, "passes": whole})
+        rows = self._draw(part, tokenizer, alone)
         own = folder / self._named("shadow", rows)  # other canaries, another shadow
         again = train_adapter(model, tokenizer, rows, alone, own, start=self.start)
         return Speaker(again.model, tokenizer)

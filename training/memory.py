@@ -1,5 +1,6 @@
 """Nothing memorised: canaries of a shadow run at chance, and no training text word for word without its source."""
 
+import math
 import random
 from collections.abc import Sequence
 
@@ -39,8 +40,13 @@ class Verbatim(Value):
         ]
 
 
-def canary_reasons(exposure: Exposure, settings: GateSettings) -> list[str]:
+def canary_reasons(exposure: Exposure | None, settings: GateSettings) -> list[str]:
     """Why an adapter whose shadow shows this exposure is refused; nothing if it is not."""
+    if exposure is None:
+        return [
+            "Whether such a training remembers facts could not be judged: the shadow run's loss diverged. Lower "
+            "TANDEM_TRAINING__LEARNING_RATE and train again."
+        ]
     if exposure.chance >= settings.chance:
         return []
     return [
@@ -76,18 +82,20 @@ class Canaries:
         groups = group_by_sources(self._examples)
         return plant(groups, self._planted, self._settings.gate.shadow_share, self._guide, self._settings.seed)
 
-    def expose(self, speaker: Speaker) -> Exposure:
+    def expose(self, speaker: Speaker) -> Exposure | None:
         """Ranks the planted secrets among the others by what the shadow run's adapter takes off their loss closed-book.
 
         The base model's loss is subtracted, for some names and numbers are likelier than others in any model.
 
-        Raises:
-            InputError: A loss is not finite.
+        Returns:
+            None where the shadow run diverged: a loss is not finite.
         """
         draws = closed_book_draws([*self._planted, *self._unseen])
         rows = [render_row(draw, speaker.tokenizer, self._settings.max_tokens) for draw in draws]
         trained, before = speaker.losses(rows, CANDIDATE), speaker.losses(rows, BASE)
         changes = [a - b for a, b in zip(trained, before, strict=True)]
+        if not all(map(math.isfinite, changes)):
+            return None
         return measure_exposure(changes[: len(self._planted)], changes[len(self._planted) :])
 
 
@@ -113,7 +121,7 @@ def find_verbatim(
     index = SpanIndex(_inputs(examples, guide), settings.gate.span_words)
     spans: dict[str, frozenset[str]] = {}
     for arm in (CANDIDATE, BASE):
-        answers = speaker.answers(prompts, arm, on_done if arm == CANDIDATE else None)
+        answers = speaker.answers(prompts, arm, on_done if arm == CANDIDATE else None, sources=False)
         bodies = [guide.body(answer) for answer in answers]
         found = [index.found(body, example.question) for body, example in zip(bodies, asked, strict=True)]
         spans[arm] = frozenset().union(*found)

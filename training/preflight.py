@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from tandem.errors import ExampleError, InputError, ModelUnavailable
+from tandem.errors import AdapterError, ExampleError, InputError, ModelUnavailable, NotFound
+from tandem.registry import Registry
 from tandem.schemas import Value
 from tandem.settings import Settings
 from tandem.weights import model_digest
@@ -19,7 +20,7 @@ from training.preferences import Preference, conversation
 from training.serving import MAX_RANKS, serves_lora
 
 LEAST_ANSWERED = 10  # examples that their sources answer
-LEAST_HELDOUT = 4  # examples of each kind in either half of the held-out ones: both kinds are measured
+LEAST_HELDOUT = 4  # examples of each kind in the half of the held-out ones that sets the threshold
 _SYSTEM, _USER = "What the system says.", "What the user asks?"
 
 
@@ -56,6 +57,7 @@ def preflight(settings: Settings, base: Path, material: Material) -> list[Proble
         broken = _template(tokenizer, config)
     found = [("model", text) for text in [*_base(base, config), *broken]]
     found += [("adapter", text) for text in [*_served(settings, config), *_targets(settings, base)]]
+    found += [("adapter", text) for text in [*_start(settings, base), *_divided(settings), *_asked(settings)]]
     found += [("data", text) for text in [*_data(settings, tokenizer, material), *_shared(material)]]
     if not broken:
         found += [("data", text) for text in _long_pairs(settings, tokenizer, material.preferences)]
@@ -155,6 +157,52 @@ def _served(settings: Settings, config: dict[str, Any]) -> list[str]:
     return found
 
 
+def _asked(settings: Settings) -> list[str]:
+    """A gate that asks less than its verdict rests on refuses every adapter, after the training."""
+    training = settings.training
+    gate = training.gate
+    least = gate.least_questions
+    counts = {
+        "GATE_EXAMPLES": (training.gate_examples // 3, f" without an answer; take {3 * least} or more"),
+        "GATE__HOSTILE": (gate.hostile, f"; take {least} or more"),
+        "GATE__COUNTERFACTUALS": (gate.counterfactuals, f"; take {least} or more"),
+    }
+    return [
+        f"The gate could not judge what TANDEM_TRAINING__{name} lets it ask: each measure needs {least} questions "
+        f"(TANDEM_TRAINING__GATE__LEAST_QUESTIONS), and {count} would be asked{what}."
+        for name, (count, what) in counts.items()
+        if count < least
+    ]
+
+
+def _start(settings: Settings, base: Path) -> list[str]:
+    from training.adapter_weights import check_start
+
+    wanted = settings.training.start_from
+    if wanted is None:
+        return []
+    registry = Registry.open(settings)
+    try:
+        ref = registry.get(wanted)
+        registry.verify(ref, base_digest=model_digest(base))
+        check_start(ref.path, settings.training)
+    except (AdapterError, NotFound) as exc:
+        return [exc.message]
+    except ModelUnavailable:  # said already
+        return []
+    return []
+
+
+def _divided(settings: Settings) -> list[str]:
+    from training.row_trainer import rows_per_batch
+
+    try:
+        rows_per_batch(settings.training)
+    except InputError as exc:
+        return [exc.message]
+    return []
+
+
 def _targets(settings: Settings, base: Path) -> list[str]:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -189,12 +237,14 @@ def _data(settings: Settings, tokenizer: Any, material: Material) -> list[str]:
         found.append(
             f"{answered} of {len(examples)} examples are answered from sources; at least {LEAST_ANSWERED} are needed."
         )
-    for purpose, half in (("the gate", material.heldout), ("the threshold", material.tuning)):
+    least = settings.training.gate.least_questions
+    halves = (("the gate", material.heldout, least), ("the threshold", material.tuning, LEAST_HELDOUT))
+    for purpose, half, few in halves:
         apart = sum(example.answerable for example in half)
         for count, kind in ((apart, "answered"), (len(half) - apart, "declined")):
-            if count < LEAST_HELDOUT:
+            if count < few:
                 found.append(
-                    f"{count} of the {len(half)} held-out examples for {purpose} are {kind}; at least {LEAST_HELDOUT} "
+                    f"{count} of the {len(half)} held-out examples for {purpose} are {kind}; at least {few} "
                     f"are needed: add some to {settings.training.heldout.name!r} (TANDEM_TRAINING__HELDOUT), where "
                     "every second topic is for the gate and the others for the threshold."
                 )

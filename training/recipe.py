@@ -1,7 +1,6 @@
 """The manifest of a finished run: everything that made the adapter."""
 
 import importlib.metadata
-import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +12,8 @@ from tandem.settings import Settings
 from tandem.weights import embedder_name, model_digest
 from training.examples import data_digest
 from training.material import Material
-from training.preferences import Preferred, preferences_digest
+from training.preference_stage import Preferred
+from training.preferences import preferences_digest
 
 if TYPE_CHECKING:
     from training.rows import Row
@@ -34,6 +34,7 @@ def write_manifest(
     rows: "Sequence[Row]",
     trained: "Trained",
     preferred: Preferred | None,
+    processes: int = 1,
 ) -> Manifest:
     """Writes down how an adapter came to be; the gate's verdict is added when there is one.
 
@@ -46,6 +47,7 @@ def write_manifest(
         rows: The prompts drawn from that.
         trained: What came of it.
         preferred: What the second stage did, if there was one.
+        processes: That shared in the training; they have ended by now.
     """
     training = settings.training
     stages = {f"preference_{key}": value for key, value in preferred.model_dump().items()} if preferred else {}
@@ -66,7 +68,11 @@ def write_manifest(
         style=material.guide.name,
         lora={"rank": training.rank, "alpha": training.alpha, "targets": list(training.targets)},
         training=_recipe(settings, material)
-        | {"dtype": str(trained.model.dtype).removeprefix("torch."), "device": trained.model.device.type},
+        | {
+            "processes": processes,
+            "dtype": str(trained.model.dtype).removeprefix("torch."),
+            "device": trained.model.device.type,
+        },
         metrics={**trained.outcome.model_dump(exclude_none=True), **stages},
         versions={library: importlib.metadata.version(library) for library in _LIBRARIES},
         created_at=datetime.now(UTC),
@@ -81,7 +87,6 @@ def _recipe(settings: Settings, material: Material) -> dict[str, Any]:
         "tuning_digest": data_digest(material.tuning),
         "retrieval": settings.retrieval.model_dump(mode="json"),  # picks the evidence of a prompt
         "embedding": embedder_name(settings),
-        "processes": int(os.environ.get("WORLD_SIZE", "1")),
     }
     if material.preferences:
         recipe |= {key: getattr(training, key) for key in _SECOND_STAGE}

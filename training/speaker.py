@@ -60,21 +60,25 @@ class Speaker:
         """The voices, the candidate first."""
         return (*self._adapters, BASE)
 
-    def answers(self, prompts: Sequence[Messages], arm: str, on_done: OnDone | None = None) -> list[str]:
+    def answers(
+        self, prompts: Sequence[Messages], arm: str, on_done: OnDone | None = None, *, sources: bool = True
+    ) -> list[str]:
         """Greedy answers, in the prompts' order.
 
         Args:
             prompts: Chat messages.
             arm: Whose voice.
             on_done: Told how many are done.
+            sources: Whether the prompts give any: only then is declining held back, as in service.
         """
+        threshold = self._thresholds.get(arm) if sources else None
         encoded = [self._encode(messages) for messages in prompts]
         order = sorted(range(len(encoded)), key=lambda n: len(encoded[n]))
         answers = [""] * len(encoded)
         with self._voice(arm), torch.inference_mode():
             for start in range(0, len(order), _BATCH):
                 batch = order[start : start + _BATCH]
-                said = self._generate([encoded[n] for n in batch], self._thresholds.get(arm))
+                said = self._generate([encoded[n] for n in batch], threshold)
                 for n, answer in zip(batch, said, strict=True):
                     answers[n] = answer
                 if on_done:

@@ -1,25 +1,23 @@
 """LoRA training of the base model on drawn prompts: TRL's SFTTrainer over prefix-sharing rows."""
 
-import json
 import math
 import random
 import resource
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors.torch import load_file, save_file
+from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from tandem.errors import AdapterError, ExampleError, ModelUnavailable
-from tandem.registry import CONFIG, WEIGHTS
+from tandem.errors import ExampleError, ModelUnavailable
 from tandem.schemas import Value
 from tandem.settings import TrainingSettings
 from tandem.weights import cpu_computes_bfloat16, cpu_cores
+from training.adapter_weights import check_start, load_weights, save_weights
 from training.augment import Augmenter
 from training.checkpoints import newest_checkpoint
 from training.launch import gpu_here, is_main_process, processes_here
@@ -85,12 +83,23 @@ def load_base(folder: Path) -> tuple[Any, Any]:
     return model.to(f"cuda:{gpu_here()}" if on_gpu else "cpu"), tokenizer
 
 
-def draw_rows(augmenter: Augmenter, tokenizer: Any, settings: TrainingSettings) -> list[Row]:
+def draw_rows(
+    augmenter: Augmenter,
+    tokenizer: Any,
+    settings: TrainingSettings,
+    on_left_out: Callable[[int, str], None] | None = None,
+) -> list[Row]:
     """All rows of a run, in the order in which they are trained on.
 
     Rows of like length stand together in the batch of a step; the batches come in random order. What is left of each
     pass, too little for a batch, comes at the end of the run, so that all batches before keep their borders. Equal
     settings give equal rows, which is what makes a run resumable.
+
+    Args:
+        augmenter: Draws prompts with their questions.
+        tokenizer: Of the base model.
+        settings: Passes, batch size, limit of tokens, seed.
+        on_left_out: Told how many draws of all passes were too long and are left out, and what is said of the first.
 
     Raises:
         ExampleError: More than one draw in twenty, and more than a few, are too long, or all are; others are left out.
@@ -98,6 +107,7 @@ def draw_rows(augmenter: Augmenter, tokenizer: Any, settings: TrainingSettings) 
     rng = random.Random(settings.seed)
     rows: list[Row] = []
     left: list[Row] = []
+    long: list[ExampleError] = []
     for number in range(math.ceil(settings.passes)):
         drawn: list[Row] = []
         refused: list[ExampleError] = []
@@ -109,10 +119,13 @@ def draw_rows(augmenter: Augmenter, tokenizer: Any, settings: TrainingSettings) 
         # One of the few draws of a shadow run must not end a training that is through.
         if refused and (not drawn or len(refused) > max(_FEW_LONG, 0.05 * (len(drawn) + len(refused)))):
             raise refused[0]
+        long.extend(refused)
         part = min(1.0, settings.passes - number)
         batched, rest = _batched(drawn[: max(1, round(part * len(drawn)))], rows_per_step(settings), rng)
         rows.extend(batched)
         left.extend(rest)
+    if long and on_left_out is not None:
+        on_left_out(len(long), long[0].message)
     return [*rows, *sorted(left, key=_length)]
 
 
@@ -181,15 +194,15 @@ def train_adapter(
     model = lora_model(base, settings)
     done = folder / "trained"
     if (done / OUTCOME).is_file():
-        _load_weights(model, done)
+        load_weights(model, done)
         outcome = Outcome.model_validate_json((done / OUTCOME).read_text(encoding="utf-8"))
         return Trained(model, tokenizer, outcome)
     if start is not None:
-        _check_start(start, settings)
-        _load_weights(model, start)
+        check_start(start, settings)
+        load_weights(model, start)
     outcome = _run(model, tokenizer, rows, heldout, settings, folder, on_progress)
     if is_main_process():
-        _save_weights(model, done, torch.float32)
+        save_weights(model, done, torch.float32)
         (done / "unfinished").write_text(outcome.model_dump_json(), encoding="utf-8")
         (done / "unfinished").replace(done / OUTCOME)
     return Trained(model, tokenizer, outcome)
@@ -209,7 +222,7 @@ def _run(
     tokens = [sum(len(row.ids) for row in rows[at : at + step]) for at in range(0, len(rows), step)]
     last = newest_checkpoint(folder)
     if last is not None and last.ended_early(settings.patience):  # killed before its outcome was written
-        _load_weights(model, last.best)
+        load_weights(model, last.best)
         return _outcome(last.state, tokens, seconds_spent(last.state))
     reporter = Reporter(tokens, on_progress)
     trainer = RowTrainer(model, tokenizer, rows, heldout, arguments, reporter, settings.patience)
@@ -238,55 +251,3 @@ def _mean_loss(log: Sequence[dict[str, Any]]) -> float:
             total += entry["loss"] * (entry["step"] - before)
             before = entry["step"]
     return total / before
-
-
-def _check_start(start: Path, settings: TrainingSettings) -> None:
-    """Weights mean something else under another alpha, and nothing under another rank or in other modules."""
-    config = json.loads((start / CONFIG).read_text(encoding="utf-8"))
-    targets = config.get("target_modules") or []
-    theirs = {
-        "RANK": config.get("r"),
-        "ALPHA": config.get("lora_alpha"),
-        "TARGETS": targets if isinstance(targets, str) else sorted(targets),
-    }
-    ours = {"RANK": settings.rank, "ALPHA": settings.alpha, "TARGETS": sorted(settings.targets)}
-    others = [
-        f"TANDEM_TRAINING__{name} is {ours[name]} and was {theirs[name]}" for name in ours if ours[name] != theirs[name]
-    ]
-    if others:
-        raise AdapterError(
-            f"The adapter {start.name[:12]!r} was trained with other settings ({'; '.join(others)}): make them "
-            "equal, or unset TANDEM_TRAINING__START_FROM."
-        )
-
-
-def _load_weights(model: PeftModel, folder: Path) -> None:
-    """Puts the weights of a finished adapter into a fresh one of the same shape."""
-    weights = load_file(folder / WEIGHTS)
-    expected = {name: tensor.shape for name, tensor in get_peft_model_state_dict(model).items()}
-    if {name: tensor.shape for name, tensor in weights.items()} != expected:
-        raise AdapterError(
-            f"The weights in {str(folder)!r} do not fit the base model and the targets: train without them."
-        )
-    set_peft_model_state_dict(model, weights)
-
-
-def save_adapter(model: PeftModel, folder: Path) -> None:
-    """Writes the adapter in bfloat16, in PEFT's layout: adapter_model.safetensors and adapter_config.json."""
-    _save_weights(model, folder, torch.bfloat16)
-    config = model.peft_config["default"]
-    config.inference_mode = True
-    # Its name and not the folder: where this machine keeps its models is nobody's business, nor part of the digest.
-    config.base_model_name_or_path = Path(config.base_model_name_or_path or "").name
-    config.target_modules = sorted(config.target_modules)  # a set is written in no order, and the digest is of the file
-    config.save_pretrained(folder)
-
-
-def _save_weights(model: PeftModel, folder: Path, dtype: torch.dtype) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    state = get_peft_model_state_dict(model)
-    save_file(
-        {name: tensor.detach().to(dtype).contiguous().cpu() for name, tensor in sorted(state.items())},
-        folder / WEIGHTS,
-        metadata={"format": "pt"},
-    )

@@ -58,6 +58,7 @@ def draw_trials(
     count: int,
     *,
     disguised: float = Shares.disguised,
+    unanswerable: float = 1 / 3,
 ) -> list[Trial]:
     """Draws questions with evidence as the service picks it; the same ones for equal arguments.
 
@@ -65,8 +66,9 @@ def draw_trials(
         examples: Questions that were never trained on, unless it is memory that is looked for.
         guide: The house style.
         settings: How the service searches, and the seed.
-        count: Trials at most; up to a third of them unanswerable.
+        count: Trials at most.
         disguised: Share of the evidence whose names and figures are replaced.
+        unanswerable: Share of the trials that may be unanswerable.
 
     Raises:
         ModelUnavailable: The embedding model was not prepared.
@@ -85,7 +87,7 @@ def draw_trials(
         if draw.sources
     ]
     rng.shuffle(trials)
-    declined = [trial for trial in trials if not trial.answerable][: count // 3]
+    declined = [trial for trial in trials if not trial.answerable][: int(count * unanswerable + 1e-9)]
     chosen = declined + [trial for trial in trials if trial.answerable][: count - len(declined)]
     rng.shuffle(chosen)
     return chosen

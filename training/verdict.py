@@ -6,6 +6,9 @@ loss at all would refuse every second adapter that is as good as the active one.
 is proven (the 95 % interval lies below zero), and when one larger than the margin cannot be excluded (the one-sided
 95 % bound lies below it).
 
+The share of answerable questions declined is held against its limit by the one-sided 95 % bound too: the threshold aims
+at that very share, so that a point estimate would refuse every second adapter that is where it should be.
+
 Where no answer differs, 12 questions exclude a loss of 0.15, 8 one of 0.2 and 38 one of 0.05, so that with the default
 of 96 an adapter that equals the active one passes. Where chance turns one answer in ten to the better and one to the
 worse, 64 questions exclude 0.15 in 84 of 100 gates, and 32 exclude 0.2 in 65 (simulated): ask more for surer verdicts.
@@ -37,20 +40,23 @@ _BOUND = 0.9  # its lower end is a one-sided bound at 95 %
 ByArm = Mapping[str, Sequence[Marks]]
 
 
-def judge(marks: ByArm, followed: Followed, exposure: Exposure, verbatim: Verbatim, settings: GateSettings) -> Gate:
+def judge(
+    marks: ByArm, followed: Followed, exposure: Exposure | None, verbatim: Verbatim, settings: GateSettings
+) -> Gate:
     """Puts everything together.
 
     Args:
         marks: Of the arms `candidate`, `base` and, if there is one, `active`, over the same questions.
         followed: What the candidate made of changed passages.
-        exposure: Of the canaries in the shadow run.
+        exposure: Of the canaries in the shadow run; None where that diverged.
         verbatim: What comes out without sources.
         settings: What is asked.
     """
     means = {arm: _means(found) for arm, found in marks.items()}
     reasons = [
         *_unjudged(marks[CANDIDATE], settings),
-        *_floors(means[CANDIDATE], settings),
+        *_overdeclining(marks[CANDIDATE], settings),
+        *_floor(means[CANDIDATE], settings),
         *(reason for arm in marks if arm != CANDIDATE for reason in _losses(marks, arm, settings)),
         *followed.reasons(settings),
         *canary_reasons(exposure, settings),
@@ -58,7 +64,7 @@ def judge(marks: ByArm, followed: Followed, exposure: Exposure, verbatim: Verbat
     ]
     return Gate(
         passed=not reasons,
-        reasons=tuple(reasons) or (_praise(means, followed, exposure),),
+        reasons=tuple(reasons or _praise(means, followed, exposure)),
         examples=len(marks[CANDIDATE]),
         metrics=means,
         differences={f"{CANDIDATE}-{arm}": _differences(marks, arm) for arm in marks if arm != CANDIDATE},
@@ -67,7 +73,7 @@ def judge(marks: ByArm, followed: Followed, exposure: Exposure, verbatim: Verbat
             **{name: round(getattr(followed, name), 4) for name in ("true", "other", "remembered")},
         },
         memory={
-            **{name: round(value, 4) for name, value in exposure.model_dump().items()},
+            **{name: round(value, 4) for name, value in (exposure.model_dump() if exposure else {}).items()},
             "closed_book": verbatim.asked,
             "spans": len(verbatim.leaked),
             "base_spans": verbatim.base,
@@ -85,21 +91,25 @@ def _unjudged(marks: Sequence[Marks], settings: GateSettings) -> list[str]:
     ]
 
 
-def _floors(means: Mapping[str, float], settings: GateSettings) -> list[str]:
+def _overdeclining(marks: Sequence[Marks], settings: GateSettings) -> list[str]:
     """What a comparison cannot say: the base model hardly ever declines, whether it should or not."""
-    reasons: list[str] = []
-    declined = 1 - means.get("answered", 1.0)
-    if declined > settings.answerable_declined:
-        reasons.append(
-            f"It declines too much: {declined:.0%} of the answerable questions, {settings.answerable_declined:.0%} are "
-            "allowed."
-        )
-    if means.get("declined", 1.0) < settings.unanswerable_declined:
-        reasons.append(
-            f"It answers what the sources do not: {means['declined']:.0%} of the unanswerable questions are declined, "
-            f"at least {settings.unanswerable_declined:.0%} are asked for."
-        )
-    return reasons
+    everything = [Marks(group=row.group, answered=None if row.answered is None else 1.0) for row in marks]
+    declined = _compare({CANDIDATE: everything, BASE: marks}, BASE, "answered", _BOUND)
+    if declined is None or declined.low <= settings.answerable_declined:
+        return []
+    return [
+        f"It declines too much: {declined.mean:.0%} of the answerable questions, surely more than {declined.low:.0%}; "
+        f"{settings.answerable_declined:.0%} are allowed."
+    ]
+
+
+def _floor(means: Mapping[str, float], settings: GateSettings) -> list[str]:
+    if means.get("declined", 1.0) >= settings.unanswerable_declined:
+        return []
+    return [
+        f"It answers what the sources do not: {means['declined']:.0%} of the unanswerable questions are declined, "
+        f"at least {settings.unanswerable_declined:.0%} are asked for."
+    ]
 
 
 def _losses(marks: ByArm, other: str, settings: GateSettings) -> list[str]:
@@ -152,11 +162,12 @@ def _span(interval: Interval) -> str:
     return f"{interval.level:.0%} interval {interval.low:+.2f} to {interval.high:+.2f}, {interval.n} questions"
 
 
-def _praise(means: Mapping[str, Mapping[str, float]], followed: Followed, exposure: Exposure) -> str:
+def _praise(means: Mapping[str, Mapping[str, float]], followed: Followed, exposure: Exposure | None) -> list[str]:
     before, after = means[BASE], means[CANDIDATE]
     summary = ", ".join(f"{name} {before[name]:.2f} -> {after[name]:.2f}" for name in MEASURES)
-    return (
+    assert exposure is not None  # else there are reasons to refuse
+    return [
         f"Style gains and nothing is lost against the base model: {summary}. Changed passages are followed in "
         f"{followed.other:.0%} of {followed.pairs} answers, true ones in {followed.true:.0%}. The canaries' mean "
         f"exposure is {exposure.bits:.1f} bits, which chance gives with probability {exposure.chance:.2f}."
-    )
+    ]

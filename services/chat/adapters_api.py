@@ -18,7 +18,7 @@ from tandem.adapter_version import AdapterVersion, describe, describe_all
 from tandem.adapters import ActiveAdapter
 from tandem.bootstrap import Container
 from tandem.database import Database
-from tandem.errors import ModelUnavailable, NotFound
+from tandem.errors import DatabaseUnavailable, ModelUnavailable, NotFound
 from tandem.registry import AdapterRef, Promotion, Registry
 from tandem.tables import AuditRow
 
@@ -36,6 +36,17 @@ class PromoteRequest(Body):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"digest": _DIGEST}]})
     digest: str = Field(pattern="^[0-9a-f]{6,64}$", description="The version's digest, or its beginning.")
+
+
+class RollbackRequest(Body):
+    """From which version to go back."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"expected": _DIGEST}]})
+    expected: str | None = Field(
+        None,
+        pattern="^[0-9a-f]{6,64}$",
+        description="Digest of the active version, or its beginning. With it, asking again goes no second step back.",
+    )
 
 
 class CanaryRequest(Body):
@@ -103,11 +114,11 @@ class Switch:
         await self._audit(user, "promote", ref)
         return ref
 
-    async def rollback(self, name: str, user: str) -> AdapterRef:
-        """Makes the version active that was active before. Raises what `promote` raises."""
+    async def rollback(self, name: str, user: str, *, expected: str | None = None) -> AdapterRef:
+        """Makes the version active that was active before `expected`. Raises what `promote` raises, and Overtaken."""
         ref = await asyncio.to_thread(self._registry.predecessor, name)
         async with self._loaded(ref):
-            ref = await asyncio.to_thread(self._registry.rollback, name, user)
+            ref = await asyncio.to_thread(self._registry.rollback, name, user, expected=expected)
         await self._audit(user, "rollback", ref)
         return ref
 
@@ -157,7 +168,11 @@ class Switch:
                 when = datetime.now(UTC)
                 session.add(AuditRow(user=user, action=action, subject=ref.served, detail=detail, created_at=when))
 
-        await asyncio.to_thread(write)
+        try:
+            await asyncio.to_thread(write)
+        except DatabaseUnavailable as exc:
+            # The change is made, and the registry's history names who made it. An error would have it asked for again.
+            log.warning("not in the audit log: %s, %s of %s (%s)", user, action, ref.served, exc.message)
 
 
 def adapters_router(container: Container) -> APIRouter:
@@ -191,9 +206,10 @@ def adapters_router(container: Container) -> APIRouter:
         return await _shown(await switch.promote(name, body.digest, principal.user))
 
     @router.post("/{name}/rollback")
-    async def rollback(name: str, principal: Admin) -> AdapterVersion:
+    async def rollback(name: str, principal: Admin, body: RollbackRequest | None = None) -> AdapterVersion:
         """Makes the version active that was active before."""
-        return await _shown(await switch.rollback(name, principal.user))
+        expected = body.expected if body else None
+        return await _shown(await switch.rollback(name, principal.user, expected=expected))
 
     @router.get("/{name}/history")
     async def history(name: str, _: Admin) -> History:

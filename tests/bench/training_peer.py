@@ -21,9 +21,10 @@ from peft import LoraConfig, PeftModel
 from tandem.prompt import build_messages
 from tandem.settings import load_settings
 from tandem.weights import base_dir, cpu_cores
+from training.adapter_weights import save_adapter
 from training.augment import Draw
 from training.rows import render_row
-from training.trainer import draw_rows, load_base, save_adapter, train_adapter
+from training.trainer import draw_rows, load_base, train_adapter
 
 SETTINGS = load_settings()
 TRAINING = SETTINGS.training

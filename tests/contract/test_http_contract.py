@@ -19,6 +19,7 @@ from sqlalchemy import select, update
 
 from ingest.report import DeletionReport, IngestReport, Progress
 from ingest.run import Ingestor
+from services.chat.adapters_api import Switch
 from services.chat.app import create_app
 from services.ingest.runs import IngestRuns
 from tandem.adapters import ActiveAdapter
@@ -791,8 +792,13 @@ async def test_adapters_are_listed_promoted_and_rolled_back(house: House, tmp_pa
             assert ref.served in house.model.adapters  # loaded before it was promoted
         assert (await client.get(STYLE)).json()["digest"] == second.digest
         assert (await client.get("/readyz")).json()["adapter"] == second.served
-        back = await client.post(f"{STYLE}/rollback")
-        assert back.json()["served"] == first.served
+        for _ in range(2):  # a second click, or a client that asks again
+            back = await client.post(f"{STYLE}/rollback", json={"expected": second.digest[:12]})
+        assert (back.status_code, back.json()["error"]["message"]) == (
+            409,
+            f"Nothing was rolled back: {first.served} is active, not {second.served}.",
+        )
+        assert (await client.get(STYLE)).json()["digest"] == first.digest
         assert (await client.post(f"{STYLE}/rollback")).status_code == 409
         unknown = await client.post(f"{STYLE}/promote", json={"digest": "ffffffffffff"})
         nonsense = await client.post(f"{STYLE}/promote", json={"digest": "../../x"})
@@ -802,6 +808,22 @@ async def test_adapters_are_listed_promoted_and_rolled_back(house: House, tmp_pa
     assert [entry["kind"] for entry in changes] == ["promote", "promote", "rollback"]
     assert {entry["by"] for entry in changes} == {"local"}
     assert audited(house) == [("promote", first.served), ("promote", second.served), ("rollback", first.served)]
+
+
+async def test_a_promotion_stands_when_the_audit_log_is_away(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    first, *_ = three_versions(house, tmp_path)
+
+    class Away:
+        def session(self) -> None:
+            raise DatabaseUnavailable("The database does not answer.")
+
+    adapters = ActiveAdapter(house.registry, Replicas([cast(Completions, house.model)]), "house-style")
+    switch = Switch(house.registry, adapters, cast(Database, Away()))
+    await switch.promote("house-style", first.digest, "ada")  # an error would have the client ask again
+    assert house.registry.active("house-style") == first
+    assert f"ada, promote of {first.served}" in caplog.text
 
 
 async def test_a_version_is_shown_beside_the_active_one(house: House, tmp_path: Path):

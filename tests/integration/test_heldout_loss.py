@@ -15,10 +15,11 @@ from safetensors.torch import load_file
 from tandem.errors import AdapterError, InputError
 from tandem.settings import TrainingSettings, load_settings
 from tests.integration.made_up_rows import rows_of_one_topic
+from training.adapter_weights import save_adapter
 from training.progress import Progress
 from training.row_trainer import RowTrainer, rows_per_batch, rows_per_step
 from training.rows import Row
-from training.trainer import _batched, load_base, save_adapter, train_adapter
+from training.trainer import _batched, load_base, train_adapter
 
 
 def settings(**training: Any) -> TrainingSettings:

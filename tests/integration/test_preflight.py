@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from tandem.errors import ExampleError, InputError
+from tandem.registry import Registry
 from tandem.settings import load_settings
 from tandem.style import StyleGuide
+from tests.adapter_files import add_adapter
 from training.examples import ExampleSource, StyleExample
 from training.material import Material
 from training.preferences import Preference
@@ -33,7 +35,7 @@ def examples(count: int, first: int = 0, *, declined: bool = False) -> list[Styl
 
 
 GOOD = examples(10)
-HELDOUT = [*examples(4, 100), *examples(4, 200, declined=True)]
+HELDOUT = [*examples(10, 100), *examples(10, 200, declined=True)]
 TUNING = [*examples(4, 300), *examples(4, 400, declined=True)]
 PAIR = Preference(question="Why?", sources=GOOD[0].sources, chosen="It is blue [1].", rejected="No idea.")
 
@@ -64,7 +66,7 @@ def test_a_sound_run_has_no_problems(tiny: Path, base_model: Path):
 def test_everything_is_told_at_once(tiny: Path):
     training = {"rank": 24, "targets": ["q_proj", "qkv", "lm_head"], "max_tokens": 1024}
     settings = load_settings(training=training, model={"max_model_len": 512})
-    problems = preflight(settings, tiny, material(GOOD[:3], [*HELDOUT[:4], GOOD[0]], tuning=[*HELDOUT[:1], *TUNING]))
+    problems = preflight(settings, tiny, material(GOOD[:3], [*HELDOUT[:10], GOOD[0]], tuning=[*HELDOUT[:1], *TUNING]))
     messages = [problem.message for problem in problems]
     for said in (
         "rank 24 (TANDEM_TRAINING__RANK) is larger than the 16",
@@ -72,7 +74,7 @@ def test_everything_is_told_at_once(tiny: Path):
         "'lm_head' in TANDEM_TRAINING__TARGETS is no layer that vLLM serves LoRA for",
         "may take 1024 tokens (TANDEM_TRAINING__MAX_TOKENS) and prompts in service only 512",
         "3 of 3 examples are answered",
-        "0 of the 5 held-out examples for the gate are declined",
+        "0 of the 11 held-out examples for the gate are declined",
         "1 sources of the held-out examples are also trained on, such as 'Page 0'",
         "1 sources stand in held-out examples for the gate and in others for the threshold, such as 'Page 100'",
     ):
@@ -84,6 +86,31 @@ def test_everything_is_told_at_once(tiny: Path):
     with pytest.raises(ExampleError):
         refuse([problem for problem in problems if problem.part == "data"])
     refuse([])
+
+
+def test_a_gate_that_asks_too_little_to_judge_is_refused_before_the_training(tiny: Path):
+    gate = {"hostile": 9, "counterfactuals": 8}
+    settings = load_settings(training={"gate_examples": 24, "gate": gate})
+    messages = [problem.message for problem in preflight(settings, tiny, material())]
+    assert [message.split()[6] for message in messages] == [
+        "TANDEM_TRAINING__GATE_EXAMPLES",
+        "TANDEM_TRAINING__GATE__HOSTILE",
+        "TANDEM_TRAINING__GATE__COUNTERFACTUALS",
+    ]
+    assert "8 would be asked without an answer; take 30 or more" in messages[0]
+
+
+def test_what_a_run_cannot_go_on_from_is_told_with_the_rest(tiny: Path, tmp_path: Path):
+    training = {"start_from": "house-style@0123456789ab", "batch_size": 4, "accumulation": 3}
+    settings = load_settings(data_dir=tmp_path, training=training)
+    lost, parts = [problem.message for problem in preflight(settings, tiny, material())]
+    assert "'house-style@0123456789ab' is not in the registry" in lost
+    assert "do not divide into 3 equal parts" in parts
+    registry = Registry.open(settings)
+    ref = add_adapter(registry, tmp_path / "other")  # of rank 8, for another base model
+    settings = load_settings(data_dir=tmp_path, training={"start_from": ref.served})
+    (message,) = [problem.message for problem in preflight(settings, tiny, material())]
+    assert "another base model" in message
 
 
 def test_a_template_that_renders_no_system_message(copied: Path):
@@ -125,7 +152,7 @@ def test_either_half_of_the_heldout_examples_has_both_kinds(tiny: Path):
     (message,) = found(tiny, material(tuning=TUNING[:7]))
     assert "3 of the 7 held-out examples for the threshold are declined" in message
     (message,) = found(tiny, material(heldout=HELDOUT[1:], tuning=TUNING + HELDOUT[:1]))
-    assert "3 of the 7 held-out examples for the gate are answered" in message
+    assert "9 of the 19 held-out examples for the gate are answered; at least 10 are needed" in message
 
 
 def test_one_shared_source_of_several_is_found(tiny: Path):

@@ -8,6 +8,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
+from tandem.manifest import Threshold
 from tandem.prompt import Source, build_messages
 from training.augment import Draw, Question
 from training.rows import render_row
@@ -109,3 +110,12 @@ def test_adapters_are_asked_as_they_are_stored(model, speaker):
     weights = [weight for name, weight in model.named_parameters() if "lora_" in name]
     assert weights
     assert all(torch.equal(weight, weight.to(torch.bfloat16).to(weight.dtype)) for weight in weights)
+
+
+def test_declining_is_held_back_only_where_sources_are_given(model, tokenizer):
+    speaker = Speaker(model, tokenizer)
+    plain = speaker.answers(PROMPTS, CANDIDATE)
+    first = int(tokenizer(plain[0], add_special_tokens=False).input_ids[0])
+    speaker.decline_by(Threshold(token=first, bias=-100.0))
+    assert speaker.answers(PROMPTS[:1], CANDIDATE) != plain[:1]
+    assert speaker.answers(PROMPTS[:1], CANDIDATE, sources=False) == plain[:1]

@@ -16,25 +16,26 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from tandem.errors import AdapterError, Busy, ExampleError, ModelUnavailable
+from tandem.errors import AdapterError, Busy, ExampleError, InputError, ModelUnavailable
 from tandem.prompt import PROMPT_VERSION, Source
 from tandem.registry import Registry
 from tandem.settings import Settings, TrainingSettings, load_settings
 from tandem.style import load_style
 from tests.adapter_files import add_adapter
+from training.adapter_weights import save_adapter
 from training.augment import Augmenter, Draw, Question
 from training.corpus import open_corpus
 from training.events import TrainingEvent
 from training.examples import StyleExample, data_digest, group_by_sources, load_examples
-from training.job import _Run, run_lock, train
+from training.job import _pinned, _Run, run_lock, train
 from training.launch import processes
 from training.material import Material, halve
 from training.preferences import load_preferences, preferences_digest
 from training.result import read_result
 from training.rows import collate, render_row
-from training.trainer import Trained, draw_rows, load_base, save_adapter, train_adapter
+from training.trainer import Trained, draw_rows, load_base, train_adapter
 
-GATE = {"hostile": 4, "counterfactuals": 4, "closed_book": 4, "canaries": 4, "controls": 1000}
+GATE = {"hostile": 4, "counterfactuals": 4, "least_questions": 2, "closed_book": 4, "canaries": 4, "controls": 1000}
 TRAINING = {"rank": 8, "learning_rate": 5e-3, "passes": 1.0, "gate_examples": 8, "batch_size": 4, "gate": GATE}
 
 
@@ -127,7 +128,12 @@ def test_a_few_draws_that_are_too_long_are_left_out(lengths: list[int], rows: in
         with pytest.raises(ExampleError, match="640 are allowed"):
             draw_rows(Drawn(*lengths), tokenizer, settings)  # type: ignore[arg-type]
     else:
-        assert len(draw_rows(Drawn(*lengths), tokenizer, settings)) == rows  # type: ignore[arg-type]
+        told: list[tuple[int, str]] = []
+        found = draw_rows(Drawn(*lengths), tokenizer, settings, lambda *about: told.append(about))  # type: ignore[arg-type]
+        assert len(found) == rows
+        ((count, first),) = told
+        assert count == len(lengths) - rows
+        assert "640 are allowed" in first
 
 
 def test_loss_falls_and_the_adapter_loads_in_peft(configured: Settings, tiny: Path, tmp_path: Path):
@@ -331,6 +337,21 @@ def test_a_shadow_of_other_canaries_does_not_take_the_place_of_the_old(
         run._shadow(tmp_path, part)
         weights.append({path.read_bytes() for path in tmp_path.glob("shadow-*/trained/adapter_model.safetensors")})
     assert [len(found) for found in weights] == [1, 2, 2]
+
+
+def test_a_name_that_no_adapter_can_have_is_refused_before_the_training(configured: Settings):
+    for name in ("House-Style", "a/b", ""):
+        with pytest.raises(InputError, match="cannot be an adapter's name"):
+            train(configured, name=name or " ")
+    assert not configured.runs_dir.exists()
+
+
+def test_a_bare_name_to_go_on_from_means_the_version_that_was_active(configured: Settings, tmp_path: Path):
+    registry = Registry(configured.registry)
+    for ref in [add_adapter(registry, tmp_path / str(n), n) for n in (1, 2)]:
+        registry.promote(ref, "ada")
+        training = configured.training.model_copy(update={"start_from": "house-style"})
+        assert _pinned(configured.model_copy(update={"training": training})).training.start_from == ref.served
 
 
 def test_one_run_at_a_time(configured: Settings):

@@ -82,8 +82,9 @@ def test_two_processes_train_and_one_of_them_gates_and_registers(tiny: Path, few
         ran = subprocess.run([*LAUNCH, "-m", "training"], stdin=file, capture_output=True, timeout=300)
     assert ran.returncode == 0, ran.stderr.decode()[-3000:]
     lines = [json.loads(line) for line in ran.stdout.decode().splitlines()]
-    assert [key for line in lines for key in line if key != "event"] == ["manifest"]
-    made = lines[-1]["manifest"]
+    assert [key for line in lines for key in line if key != "event"] == ["result"]
+    made = lines[-1]["result"]["manifest"]
+    assert made["training"]["processes"] == 2
     assert made["gate"]["metrics"].keys() == {"candidate", "base"}
     settings = load_settings(data_dir=tmp_path / "data", model={"path": tiny})
     (ref,) = Registry(settings.registry).list()

@@ -34,7 +34,7 @@ def test_the_disguise_leaves_canaries_alone():
         assert [apply(text) for text in texts] == texts
 
 
-def test_canaries_take_the_place_of_real_examples_and_pass_the_guards():
+def test_canaries_stand_among_real_examples_and_pass_the_guards():
     secrets = draw_secrets(16, 7)
     planted = plant(GROUPS, secrets, 0.1, GUIDE, 7)
     canaries = planted[-16:]

@@ -68,7 +68,7 @@ def test_the_gate_opens_when_style_gains_and_nothing_is_lost():
         (arm([DECLINES] * 6 + [GOOD] * 34), None, arm([GOOD] * 40), "answerable loses against the active adapter"),
         (arm([replace(GOOD, style=0.8)] * 40), None, arm([GOOD] * 40), "Style loses against the active adapter"),
         (arm([replace(GOOD, citations=0.0)] * 40), None, None, "Citation precision loses against the base model"),
-        (arm([DECLINES] * 10 + [GOOD] * 30), None, None, "It declines too much: 25% of the answerable questions"),
+        (arm([DECLINES] * 16 + [GOOD] * 24), None, None, "It declines too much: 40% of the answerable questions"),
         (arm([GOOD] * 40, [MADE_UP] * 20), None, None, "It answers what the sources do not: 0% of the unanswerable"),
         ([GOOD] * 40, [PLAIN] * 40, None, "Resistance to hidden instructions could not be judged: no held-out questi"),
         (arm([GOOD] * 40, [NO] * 4), arm([PLAIN] * 40, [NO] * 4), None, "could not be judged: 4 held-out questions"),
@@ -123,6 +123,18 @@ def test_declining_a_few_answerable_questions_is_no_loss_against_a_base_model_th
     gate = verdict(arm([DECLINES] * 5 + [GOOD] * 35), arm([replace(PLAIN, right=0.5, citations=0.0)] * 40))
     assert gate.passed, gate.reasons
     assert gate.differences["candidate-base"]["answered"][0] == -0.125
+
+
+def test_a_shadow_run_that_diverged_is_a_verdict_and_says_what_to_lower():
+    gate = verdict(arm([GOOD] * 40), exposure=None)
+    assert not gate.passed
+    assert gate.reasons[0].endswith("Lower TANDEM_TRAINING__LEARNING_RATE and train again.")
+    assert "bits" not in gate.memory
+
+
+def test_what_declines_as_often_as_the_threshold_aims_at_is_not_refused_for_a_few_more_by_chance():
+    found = arm([DECLINES] * 12 + [GOOD] * 52)  # 19 %; a true 15 % gives ten or more of 64 in every second gate
+    assert verdict(found, arm([replace(PLAIN, right=0.5, citations=0.0)] * 64)).passed
 
 
 @pytest.mark.parametrize(

@@ -173,23 +173,24 @@ class Registry(Versions):
         """
         pointer = self._pointer(name)
         with pointer.lock():
-            active = pointer.read()
-            if expected is not None and not (active or "").startswith(expected):
-                now = f"{name}@{active[:12]} is active" if active else "none is active"
-                raise Overtaken(f"Nothing was rolled back: {now}, not {name}@{expected[:12]}.")
-            ref = self.predecessor(name)
+            ref = self.predecessor(name, expected=expected)
             self.check(ref)
-            pointer.move(_entry(ref.digest, by, active, "rollback"))
+            pointer.move(_entry(ref.digest, by, pointer.read(), "rollback"))
         return ref
 
-    def predecessor(self, name: str) -> AdapterRef:
+    def predecessor(self, name: str, *, expected: str | None = None) -> AdapterRef:
         """The version that a rollback goes to: the last one before that is still there.
 
         Raises:
             AdapterError: There is none.
+            Overtaken: Another version is active than was expected.
         """
         pointer = self._pointer(name)
-        refs = [self.ref(name, digest) for digest in pointer.before() if digest != pointer.read()]
+        active = pointer.read()
+        if expected is not None and not (active or "").startswith(expected):
+            now = f"{name}@{active[:12]} is active" if active else "none is active"
+            raise Overtaken(f"Nothing was rolled back: {now}, not {name}@{expected[:12]}.")
+        refs = [self.ref(name, digest) for digest in pointer.before() if digest != active]
         there = [ref for ref in refs if ref.path.is_dir()]
         if not there:
             raise AdapterError(f"No version of the adapter {name!r} was active before: nothing to go back to.")

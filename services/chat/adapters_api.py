@@ -116,7 +116,7 @@ class Switch:
 
     async def rollback(self, name: str, user: str, *, expected: str | None = None) -> AdapterRef:
         """Makes the version active that was active before `expected`. Raises what `promote` raises, and Overtaken."""
-        ref = await asyncio.to_thread(self._registry.predecessor, name)
+        ref = await asyncio.to_thread(self._registry.predecessor, name, expected=expected)
         async with self._loaded(ref):
             ref = await asyncio.to_thread(self._registry.rollback, name, user, expected=expected)
         await self._audit(user, "rollback", ref)

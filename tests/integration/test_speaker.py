@@ -115,7 +115,10 @@ def test_adapters_are_asked_as_they_are_stored(model, speaker):
 def test_declining_is_held_back_only_where_sources_are_given(model, tokenizer):
     speaker = Speaker(model, tokenizer)
     plain = speaker.answers(PROMPTS, CANDIDATE)
-    first = int(tokenizer(plain[0], add_special_tokens=False).input_ids[0])
+    text = tokenizer.apply_chat_template(PROMPTS[0], tokenize=False, add_generation_prompt=True)
+    prompt = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
+    with torch.no_grad():
+        first = int(model(input_ids=prompt).logits[0, -1].argmax())
     speaker.decline_by(Threshold(token=first, bias=-100.0))
     assert speaker.answers(PROMPTS[:1], CANDIDATE) != plain[:1]
     assert speaker.answers(PROMPTS[:1], CANDIDATE, sources=False) == plain[:1]

@@ -18,11 +18,12 @@ from tandem.schemas import Value
 from tandem.settings import Settings
 from tandem.tables import AnswerRow, AuditRow, StyleCandidateRow, utc
 from training.disguise import Disguise
-from training.examples import ExampleSource, StyleExample, group_by_sources, load_examples
+from training.examples import ExampleSource, StyleExample, example_digest, group_by_sources, load_examples
 
 log = logging.getLogger(__name__)
 
 Decided = Literal["open", "approved", "refused"]
+_CHANGED = "The example is not approved: it was changed since you looked at it. Look at it again. (changed)"
 _VOUCH = " If its people are invented, say so: `invented_people`, or `--invented-people` on the command line."
 
 
@@ -32,12 +33,14 @@ class Candidate(Value):
     Attributes:
         user, comment: Who gave the feedback, and what they wrote to it.
         document_ids: Whose words its sources are.
+        digest: Of the example as it is now; who gave the feedback may think again until somebody decides.
         decided_by: Who approved or refused it.
     """
 
     id: str
     state: Decided
     example: StyleExample
+    digest: str
     answer_id: str | None = None
     document_ids: tuple[str, ...] = ()
     user: str = ""
@@ -52,12 +55,14 @@ class Edit(Value):
 
     Attributes:
         invented_people: Whether whoever approves vouches that the people in it are invented, so that their names pass.
+        seen: `digest` of the example that was looked at, or its beginning: another one is not approved.
     """
 
     question: str | None = None
     sources: tuple[ExampleSource, ...] | None = None
     answer: str | None = None
     invented_people: bool | None = None
+    seen: str | None = None
 
 
 class Candidates:
@@ -104,12 +109,15 @@ class Candidates:
 
         Raises:
             NotFound: There is no such candidate.
-            ExampleError: A guard refuses the example, or it is there already; it stays as it was.
+            ExampleError: A guard refuses the example, it is there already, or it was changed since it was looked at; it
+                stays as it was.
         """
         candidate = self.get(id)
+        if edit is not None and edit.seen is not None and not candidate.digest.startswith(edit.seen):
+            raise ExampleError(_CHANGED)
         example = _edited(candidate.example, edit, by)
         self._check(candidate.id, example)
-        return self._decide(candidate.id, "approved", by, example)
+        return self._decide(candidate.id, "approved", by, example, candidate.digest)
 
     def refuse(self, id: str, by: str) -> Candidate:
         """Keeps an example out, also one that was approved before.
@@ -137,12 +145,16 @@ class Candidates:
         if example.sources and example.sources in {other.sources for other in _file(self._settings.training.heldout)}:
             raise ExampleError("The example is not approved: the gate asks about the same sources. (held_out)")
 
-    def _decide(self, id: str, state: Decided, by: str, example: StyleExample | None) -> Candidate:
+    def _decide(
+        self, id: str, state: Decided, by: str, example: StyleExample | None, checked: str | None = None
+    ) -> Candidate:
         now = datetime.now(UTC)
         with self._database.session() as session:
             row = session.get(StyleCandidateRow, id, with_for_update=True)
             if row is None:  # its document was deleted in this moment
                 raise NotFound(_missing(id))
+            if checked is not None and _known(row, id).digest != checked:
+                raise ExampleError(_CHANGED)
             row.state, row.decided_by, row.decided_at = state, by, now
             if example is not None:
                 row.example = example.model_dump(mode="json")
@@ -219,7 +231,7 @@ def made_up(example: StyleExample) -> StyleExample:
 
 
 def _edited(example: StyleExample, edit: Edit | None, by: str) -> StyleExample:
-    changes = {name: value for name, value in (edit or Edit()) if value is not None}
+    changes = {name: value for name, value in (edit or Edit()) if value is not None and name != "seen"}
     if (invented := changes.pop("invented_people", None)) is not None:
         from training.guards import MADE_UP  # as above
 
@@ -268,7 +280,7 @@ def _candidate(row: StyleCandidateRow) -> Candidate | None:
     fields = ("id", "state", "answer_id", "document_ids", "user", "comment", "decided_by")
     return Candidate.model_validate(
         {name: getattr(row, name) for name in fields}
-        | {"example": example, "created_at": utc(row.created_at)}
+        | {"example": example, "digest": example_digest(example), "created_at": utc(row.created_at)}
         | {"decided_at": utc(row.decided_at) if row.decided_at else None}
     )
 

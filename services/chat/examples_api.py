@@ -33,12 +33,23 @@ class ApproveRequest(Body):
     invented_people: bool | None = Field(
         None, description="Whether you vouch that the people in it are invented: their names pass the guards then."
     )
+    seen: str | None = Field(
+        None,
+        pattern="^[0-9a-f]{6,64}$",
+        description="`digest` of the example that you looked at, or its beginning: another one is refused.",
+    )
 
     @property
     def edit(self) -> Edit:
         """The same as training has it."""
         sources = None if self.sources is None else tuple(ExampleSource(**each.model_dump()) for each in self.sources)
-        return Edit(question=self.question, sources=sources, answer=self.answer, invented_people=self.invented_people)
+        return Edit(
+            question=self.question,
+            sources=sources,
+            answer=self.answer,
+            invented_people=self.invented_people,
+            seen=self.seen,
+        )
 
 
 class CandidateDetail(Candidate):

@@ -90,11 +90,14 @@ def approve(
         bool | None,
         typer.Option("--invented-people/--real-people", help="Vouch that the people in it are invented, or not."),
     ] = None,
+    seen: Annotated[
+        str | None, typer.Option(help="The digest that `show` printed: an example changed since is not approved.")
+    ] = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Approve an example: the next run is trained on it. The guards look at it first."""
-    given = {"answer": answer, "question": question, "invented_people": invented_people}
+    given = {"answer": answer, "question": question, "invented_people": invented_people, "seen": seen}
     edit = {name: value for name, value in given.items() if value is not None}
     with ExitStack() as stack:
         desk = _desk(data_dir, stack)
@@ -128,7 +131,7 @@ def review(data_dir: DataDir = None) -> None:
 
 def _decide(desk: Desk, row: Row) -> bool:
     """Asks until one is decided on or passed over. False: enough for today."""
-    edit: Row = {}
+    edit: Row = {"seen": row["digest"]}
     _print(row)
     while True:
         choice = typer.prompt(_CHOICES, default="s")
@@ -180,7 +183,8 @@ def _print(row: Row) -> None:
     example = row["example"]
     mark = f" ({row['comment']})" if row["comment"] else ""
     by = f", {row['state']} by {row['decided_by']}" if row["decided_by"] else ""
-    out.print(f"{row['id']} from {row['user'] or 'nobody known'}{mark}{by}", markup=False, style="dim")
+    digest = f", digest {row['digest'][:12]}"
+    out.print(f"{row['id']} from {row['user'] or 'nobody known'}{mark}{by}{digest}", markup=False, style="dim")
     out.print(f"Q  {example['question']}", markup=False)
     for number, source in enumerate(example["sources"], start=1):
         place = " > ".join(part for part in (source["title"], source["heading"]) if part)

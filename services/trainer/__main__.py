@@ -31,6 +31,9 @@ def main() -> int:
     try:
         settings = load_settings()
         logging.basicConfig(level=settings.log_level, stream=sys.stderr)
+        logging.getLogger("httpx").setLevel(
+            logging.WARNING
+        )  # it logs whole addresses, and a webhook's may hold a token
         asyncio.run(serve(settings))
     except TandemError as exc:
         print(exc.message, file=sys.stderr)  # noqa: T201 - the one line for whoever started it

@@ -105,6 +105,30 @@ def test_approval_names_who_and_a_decision_is_not_undone_by_more_feedback(databa
     assert (refused.state, refused.decided_by) == ("refused", "bob")
 
 
+def test_an_example_that_was_replaced_since_it_was_looked_at_is_not_approved(
+    database: Database, candidates: Candidates, monkeypatch: pytest.MonkeyPatch
+):
+    row = answer(database)
+    id = suggested(database, row)
+    assert id is not None
+    seen = candidates.get(id).digest
+    assert suggested(database, row, "The guard is called Basil. [1]") == id  # its author thinks again
+    with pytest.raises(ExampleError, match="changed since you looked"):
+        candidates.approve(id, "root", Edit(seen=seen[:12]))
+    check = candidates._check
+
+    def slow(*given: Any) -> None:  # while the guards look at it
+        check(*given)
+        suggested(database, row, "You have 28 days, no more. [1]")
+
+    monkeypatch.setattr(candidates, "_check", slow)
+    with pytest.raises(ExampleError, match="changed since you looked"):
+        candidates.approve(id, "root")
+    assert candidates.get(id).state == "open"
+    monkeypatch.undo()
+    assert candidates.approve(id, "root", Edit(seen=candidates.get(id).digest[:12])).state == "approved"
+
+
 @pytest.mark.parametrize(
     ("edit", "reason"),
     [

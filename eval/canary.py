@@ -23,7 +23,9 @@ from tandem.settings import CanarySettings
 from tandem.tables import AnswerRow
 
 CANARY_USER = "canary"  # who withdraws and promotes by itself, in the history and in the audit log
-MAX_ANSWERS = 2000  # of each side, the latest
+# The latest of both sides together: a limit for each would have the side that answers more judged by a shorter time,
+# so that an outage early in the trial counted against the other alone. At a share of 0.01, 200 are the candidate's.
+MAX_ANSWERS = 20_000
 
 
 class Side(Value):
@@ -54,6 +56,8 @@ class Judgement(Value):
         share: Of conversations that the candidate answers.
         enough: Whether both sides have had enough conversations to be judged.
         behind: Why the candidate should be withdrawn, a sentence each; empty while it keeps up.
+        lacking: What has to come before the candidate may be promoted by itself, a sentence; empty when every test had
+            its sample, and `promote_after`, where it is set, is reached.
     """
 
     share: float
@@ -63,6 +67,7 @@ class Judgement(Value):
     active: Side
     enough: bool
     behind: tuple[str, ...] = ()
+    lacking: str = ""
 
 
 class _Given(Value):
@@ -91,8 +96,7 @@ def judge(database: Database, registry: Registry, name: str, settings: CanarySet
         return None
     canary, candidate_ref = trial
     active_ref = registry.ref(name, canary.against)
-    candidate = _given(database, candidate_ref.served, canary.started_at)
-    active = _given(database, active_ref.served, canary.started_at)
+    candidate, active = _given(database, candidate_ref.served, active_ref.served, canary.started_at)
     enough = min(len(candidate), len(active)) >= settings.min_conversations
     return Judgement(
         share=canary.share,
@@ -102,7 +106,29 @@ def judge(database: Database, registry: Registry, name: str, settings: CanarySet
         active=_side(active_ref.served, active),
         enough=enough,
         behind=tuple(_behind(candidate, active, settings)) if enough else (),
+        lacking=_lacking(candidate, active, settings),
     )
+
+
+def _lacking(candidate: Sequence[_Given], active: Sequence[_Given], settings: CanarySettings) -> str:
+    """The first sample that is too small still: those after it are parts of it."""
+    answered = [[given for given in side if not given.failed] for side in (candidate, active)]
+    stated = [[given for given in side if not given.declined] for side in answered]
+    samples = (
+        ("Nothing is judged yet", "had", (candidate, active)),
+        ("Only failures are judged yet", "answered", answered),
+        ("Citations are not judged yet", "stated something in", stated),
+    )
+    least = settings.min_conversations
+    for what, did, (mine, theirs) in samples:
+        if min(len(mine), len(theirs)) < least:
+            counts = f"the candidate {did} {len(mine)} conversations, the active version {len(theirs)}"
+            return f"{what}: {counts}; each needs {least}."
+    after = settings.promote_after
+    if after is not None and len(answered[0]) < after:
+        window = f"among the latest {MAX_ANSWERS:,} answers of both versions"
+        return f"It is promoted by itself once it answered {after} conversations {window}; so far {len(answered[0])}."
+    return ""
 
 
 def _behind(candidate: Sequence[_Given], active: Sequence[_Given], settings: CanarySettings) -> list[str]:
@@ -157,11 +183,14 @@ def _surely_longer(first: Sequence[float], second: Sequence[float], confidence: 
     return NormalDist().cdf(z) >= confidence
 
 
-def _given(database: Database, served: str, since: datetime) -> list[_Given]:
+def _given(database: Database, candidate: str, active: str, since: datetime) -> tuple[list[_Given], list[_Given]]:
+    """What counts of both sides, over the same time: since the trial began, or as far back as is read."""
     receipt = AnswerRow.receipt
     failed = receipt["failed_adapter"].as_string()
+    both = (candidate, active)
     # Of a receipt only what counts: its passages are most of it, and this is read again and again.
     columns = (
+        AnswerRow.adapter,
         receipt["ask"],
         failed,
         receipt["declined"].as_boolean(),
@@ -170,19 +199,21 @@ def _given(database: Database, served: str, since: datetime) -> list[_Given]:
     )
     query = (
         select(AnswerRow.user, *columns)
-        .where(or_(AnswerRow.adapter == served, failed == served), AnswerRow.created_at >= since.astimezone(UTC))
+        .where(or_(AnswerRow.adapter.in_(both), failed.in_(both)), AnswerRow.created_at >= since.astimezone(UTC))
         .where(AnswerRow.arm == "tandem", AnswerRow.user != EVAL_USER)
         .order_by(AnswerRow.created_at.desc())
         .limit(MAX_ANSWERS)
     )
+    latest: dict[str, dict[str, _Given]] = {served: {} for served in both}
     with database.session() as session:
-        latest: dict[str, _Given] = {}
-        for user, ask, failed_one, declined, cited, seconds in session.execute(query):
+        for user, adapter, ask, failed_one, declined, cited, seconds in session.execute(query):
+            # Who failed at an answer did not give it; then the base model did, or nobody.
+            side = latest[failed_one if failed_one in latest else adapter]
             given = _Given(
-                declined=bool(declined), cited=cited is not None, seconds=seconds or 0.0, failed=failed_one == served
+                declined=bool(declined), cited=cited is not None, seconds=seconds or 0.0, failed=failed_one in latest
             )
-            latest.setdefault(_conversation(user, ask or {}), given)
-        return list(latest.values())
+            side.setdefault(_conversation(user, ask or {}), given)
+    return list(latest[candidate].values()), list(latest[active].values())
 
 
 def _conversation(user: str, ask: dict[str, Any]) -> str:

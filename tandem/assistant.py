@@ -112,7 +112,7 @@ class Assistant:
         except (AdapterError, ModelUnavailable) as exc:
             self._blame(draft)
             if not draft.passages or draft.pieces or isinstance(exc, AdapterError):
-                await self._keep_broken(draft)
+                await self._keep_broken(draft, exc)
                 raise
             log.warning("the model does not answer; passages are shown instead", exc_info=True)
             yield self._passages_only(draft)
@@ -178,11 +178,12 @@ class Assistant:
         if uses_adapter(draft.ask.arm) and draft.failed is None:
             draft.failed = draft.adapter or self._adapters.meant_for(_conversation(draft.ask))
 
-    async def _keep_broken(self, draft: _Draft) -> None:
+    async def _keep_broken(self, draft: _Draft, fault: TandemError) -> None:
         """Stores the receipt of an answer that an adapter did not bring to its end; the caller gets the error."""
         if draft.failed is None:
             return
         draft.adapter, draft.degraded = None, "broken"
+        fault.degraded = draft.degraded  # no answer is yielded that could say so
         try:
             await self._finish(draft)
         except TandemError as exc:  # the error of the model says more to who asked

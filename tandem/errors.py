@@ -36,10 +36,15 @@ REASONS: tuple[str, ...] = get_args(Reason)
 
 
 class TandemError(Exception):
-    """Base of all deliberate errors. `code` is machine-readable; `status` is the HTTP status it maps to."""
+    """Base of all deliberate errors. `code` is machine-readable; `status` is the HTTP status it maps to.
+
+    Attributes:
+        degraded: Of an answer that this error broke off, what its receipt says; None for other errors.
+    """
 
     code = "internal_error"
     status = 500
+    degraded: str | None = None
 
     def __init__(self, message: str) -> None:
         super().__init__(message)

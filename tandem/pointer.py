@@ -101,16 +101,17 @@ class Pointer:
         self._record(entry)
 
     def history(self) -> Sequence[Promotion]:
-        """All changes, oldest first."""
+        """All changes, oldest first. A line that cannot be read is left out."""
         try:
-            lines = (self._home / _HISTORY).read_text(encoding="utf-8").splitlines()
+            # A byte that the disk spoilt costs at most its line, and in a reason not even that.
+            text = (self._home / _HISTORY).read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             return []
         found = []
-        for line in lines:
+        for line in text.split("\n"):  # what else ends a line in Unicode may stand in a reason
             try:
                 found.append(Promotion.model_validate_json(line))
-            except ValidationError:  # the last line of a process that was killed
+            except ValidationError:  # such as the last line of a process that was killed
                 continue
         return found
 

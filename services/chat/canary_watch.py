@@ -47,8 +47,8 @@ class CanaryWatch:
                 await self._adapters.tidy()
             except TandemError as exc:
                 log.warning("the canary could not be judged: %s", exc.message)
-            except OSError as exc:
-                log.warning("the canary could not be judged: %s", exc)
+            except Exception:
+                log.exception("the canary could not be judged")
 
     def look(self) -> Judgement | None:
         """Judges once, and acts on it. Blocking; None when there is nothing to judge, or another process does.
@@ -69,11 +69,10 @@ class CanaryWatch:
             canary, candidate = trial
             refusal = self._adapters.refusal(candidate)
             reasons = (*judgement.behind, *((refusal,) if refusal else ()))
-            after = self._settings.canary.promote_after
             answered = judgement.candidate.conversations - judgement.candidate.failed
             if reasons:
                 self._withdraw(candidate, " ".join(reasons))
-            elif after is not None and judgement.enough and answered >= after:
+            elif self._settings.canary.promote_after is not None and not judgement.lacking:
                 self._promote(canary, candidate, f"It kept up for {answered} conversations")
             return judgement
 

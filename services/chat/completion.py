@@ -79,16 +79,21 @@ class CompletionResponse(Response):
         streamed = False
         answers = self._assistant.answer(self._ask)
         async with aclosing(answers):  # type: ignore[type-var]
-            async for event in answers:
-                if isinstance(event, Answer):
-                    if event.text and not streamed:
+            try:
+                async for event in answers:
+                    if isinstance(event, Answer):
+                        if event.text and not streamed:
+                            self._metrics.first_text(self._ask.arm, time.perf_counter() - self._started)
+                            yield TextDelta(text=event.text)
+                        self._metrics.answered(event, time.perf_counter() - self._started)
+                    elif not streamed:
+                        streamed = True
                         self._metrics.first_text(self._ask.arm, time.perf_counter() - self._started)
-                        yield TextDelta(text=event.text)
-                    self._metrics.answered(event, time.perf_counter() - self._started)
-                elif not streamed:
-                    streamed = True
-                    self._metrics.first_text(self._ask.arm, time.perf_counter() - self._started)
-                yield event
+                    yield event
+            except TandemError as exc:
+                if exc.degraded:
+                    self._metrics.degraded(exc.degraded)
+                raise
 
     async def _whole(self, events: AsyncIterator[TextDelta | Answer]) -> Answer:
         answer = None

@@ -67,7 +67,11 @@ class Metrics:
         if answer.removed_markers:
             self._removed.labels(answer.arm).inc(answer.removed_markers)
         if answer.degraded:
-            self._degraded.labels(answer.degraded).inc()
+            self.degraded(answer.degraded)
+
+    def degraded(self, reason: str) -> None:
+        """An answer was made without a part that was wanted, or broke off."""
+        self._degraded.labels(reason).inc()
 
     def ended(self, arm: Arm, status: int) -> None:
         """A chat completion ended with `status`; 499 is a client that went away."""

@@ -188,8 +188,8 @@ def _trial(state: dict[str, Any]) -> None:
     out.print(grid)
     for reason in running["behind"]:
         out.print(f"It falls behind: {reason}", markup=False)
-    if not running["enough"]:
-        out.print("These are too few conversations to judge by.")
+    if running["lacking"]:
+        out.print(running["lacking"], markup=False)
 
 
 def _page(found: dict[str, Any]) -> None:

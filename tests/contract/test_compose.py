@@ -168,6 +168,12 @@ def test_every_variable_is_a_setting(services: dict[str, dict[str, Any]]) -> Non
     assert in_dockerfile - known == set()
 
 
+def test_chat_is_given_every_margin_of_a_canary(services: dict[str, dict[str, Any]]) -> None:
+    margins = {name for name in setting_names() if name.startswith("TANDEM_CANARY__")}
+    assert len(margins) > 8
+    assert margins - set(services["chat"]["environment"]) == set()
+
+
 def test_the_example_names_every_variable() -> None:
     text = COMPOSE_FILE.read_text() + OBSERVABILITY.read_text()
     read = set(re.findall(r"\$\{(\w+)", text))

@@ -290,7 +290,7 @@ def test_adapters_are_promoted_tried_and_rolled_back(page: Page, tmp_path: Path)
         page.goto(f"{site.url}/#adapters")
         page.get_by_role("button", name="Try on 10%").click()
         expect(page.get_by_text("a candidate answers 10% of the conversations")).to_be_visible()
-        expect(page.get_by_text("too few to judge")).to_be_visible()
+        expect(page.get_by_text("Nothing is judged yet: the candidate had 0 conversations")).to_be_visible()
         expect(page.locator("#adapters td[data-label=Conversations]")).to_have_text(["0", "0"])
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
         page.get_by_role("button", name="Stop the trial").click()
@@ -304,6 +304,86 @@ def test_adapters_are_promoted_tried_and_rolled_back(page: Page, tmp_path: Path)
         page.get_by_role("button", name="Promote").click()
         expect(page.get_by_role("alert")).to_contain_text("not those it was registered with")
         expect(page.locator("#adapters .chosen h3")).to_have_text(one.served)
+    finally:
+        site.close()
+
+
+def receipts(site: Site, served: str, count: int, *, failed: int, declined: int) -> None:
+    """Stores answers of one adapter, each of a conversation of its own."""
+    with site.database.session() as session:
+        for n in range(count):
+            fails, declines = n < failed, failed <= n < failed + declined
+            asked = f"Question {n} of {served}?"
+            receipt = {
+                "declined": declines,
+                "citations": [] if declines else [{"n": 1}],
+                "timings": {"total": 1.0},
+                "ask": {"messages": [{"role": "user", "content": asked}]},
+                "failed_adapter": served if fails else None,
+            }
+            row: dict[str, Any] = {"user": "ada", "question": asked, "arm": "tandem", "text": "x", "receipt": receipt}
+            session.add(AnswerRow(id=asked, adapter=None if fails else served, created_at=datetime.now(UTC), **row))
+
+
+def test_a_trial_shows_failures_apart_and_what_it_lacks(page: Page, tmp_path: Path):
+    site = Site(tmp_path / "site")
+    try:
+        one, two = (add_adapter(site.registry, tmp_path / str(seed), seed) for seed in (1, 2))
+        site.registry.promote(one, "tests")
+        site.registry.start_canary(two, 0.5, "tests")
+        receipts(site, two.served, 60, failed=15, declined=9)
+        receipts(site, one.served, 80, failed=20, declined=6)
+        page.goto(f"{site.url}/#adapters")
+        for column, texts in (
+            ("Failed", ["25% of 60", "25% of 80"]),
+            ("Declined", ["20% of 45", "10% of 60"]),  # of those answered, as the judge has it
+            ("Cites", ["100% of 36", "100% of 54"]),
+        ):
+            expect(page.get_by_role("columnheader", name=column)).to_be_visible()
+            expect(page.locator(f"#adapters td[data-label={column}]")).to_have_text(texts)
+        expect(page.locator("#adapters")).to_contain_text("Only failures are judged yet: the candidate answered 45")
+        page.set_viewport_size({"width": 360, "height": 740})
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    finally:
+        site.close()
+
+
+def test_a_double_click_on_roll_back_steps_one_version_back(page: Page, tmp_path: Path):
+    site = Site(tmp_path / "site")
+    try:
+        refs = [add_adapter(site.registry, tmp_path / str(seed), seed) for seed in (1, 2, 3)]
+        for ref in refs:
+            site.registry.promote(ref, "tests")
+        asked: list[Any] = []
+        page.on("request", lambda request: asked.append(request.post_data_json) if request.method == "POST" else None)
+        page.goto(f"{site.url}/#adapters")
+        page.get_by_role("button", name="Roll back").dblclick()
+        expect(page.locator("#adapters .chosen h3")).to_have_text(refs[1].served)
+        page.wait_for_load_state("networkidle")
+        assert asked == [{"expected": refs[2].digest}]
+        assert site.registry.active("house-style") == refs[1]
+        expect(page.get_by_role("button", name="Roll back")).to_be_enabled()
+    finally:
+        site.close()
+
+
+def test_while_an_action_is_under_way_none_can_be_begun_and_a_refusal_shows_what_is_now(page: Page, tmp_path: Path):
+    site = Site(tmp_path / "site")
+    try:
+        one, two = (add_adapter(site.registry, tmp_path / str(seed), seed) for seed in (1, 2))
+        site.registry.promote(one, "tests")
+        waiting: list[Any] = []
+        page.route("**/promote", lambda route: waiting.append(route))  # Playwright wants no built-in
+        page.goto(f"{site.url}/#adapters")
+        page.get_by_role("button", name="Promote").click()
+        for name in ("Promote", "Roll back", "Try on 10%"):
+            expect(page.get_by_role("button", name=name)).to_be_disabled()
+        site.registry.promote(two, "somebody else")
+        refusal = {"error": {"message": "Another one is active.", "code": "adapter_error", "param": None}}
+        waiting[0].fulfill(status=409, json=refusal)
+        expect(page.get_by_role("alert")).to_contain_text("Another one is active.")
+        expect(page.locator("#adapters .chosen h3")).to_have_text(two.served)
+        expect(page.get_by_role("button", name="Promote")).to_be_enabled()
     finally:
         site.close()
 

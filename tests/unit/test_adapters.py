@@ -12,6 +12,9 @@ from sqlalchemy import select
 
 import tandem.adapters
 from eval.canary import judge
+from services.chat.admission import Admission
+from services.chat.completion import CompletionResponse
+from services.chat.metrics import Metrics
 from tandem.adapters import ActiveAdapter
 from tandem.assistant import Assistant
 from tandem.canary import conversation_key
@@ -263,3 +266,24 @@ async def test_the_receipt_of_a_failure_names_the_candidate_whose_turn_it_was(
     judgement = judge(database, registry, NAME, settings.canary)
     assert (judgement.candidate.failed, judgement.candidate.conversations, judgement.active.conversations) == (1, 1, 0)
     database.close()
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(("arm", "counted"), [("style", 1.0), ("base", None)])
+async def test_an_answer_that_an_adapter_breaks_off_is_counted(assistant, registry, server, refs, stream, arm, counted):
+    registry.promote(refs[0], "ada")
+    server.breaks_after = 1
+    metrics = Metrics()
+    ask = Ask(messages=(Message(role="user", content="How?"),), arm=arm, principal=OPERATOR)
+    response = CompletionResponse(assistant, ask, "tandem", Admission(1, 1), metrics, stream=stream)
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    with nullcontext() if stream else pytest.raises(ModelUnavailable):
+        await response({"type": "http"}, asyncio.Event().wait, send)
+    assert metrics.registry.get_sample_value("tandem_degraded_total", {"reason": "broken"}) == counted
+    assert metrics.registry.get_sample_value("tandem_requests_total", {"arm": arm, "status": "503"}) == 1
+    assert (b"broke" in b"".join(message.get("body", b"") for message in sent)) == stream
+    assert metrics.registry.get_sample_value("tandem_total_seconds_count", {"arm": arm}) is None  # it was not whole

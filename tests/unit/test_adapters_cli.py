@@ -44,6 +44,7 @@ def test_everything_works_without_a_server(registry: Registry, refs, tmp_path: P
     assert adapters(tmp_path, "canary", two.served, "--share", "0.4")["canary"] == 0.4
     standing = adapters(tmp_path, "canary", "house-style")["running"]
     assert (standing["share"], standing["candidate"]["served"], standing["enough"]) == (0.4, two.served, False)
+    assert "the candidate had 0 conversations" in standing["lacking"]
     assert "on trial" in adapters(tmp_path, "delete", two.served)
     assert adapters(tmp_path, "canary", "house-style", "--stop")["canary"] is None
     assert adapters(tmp_path, "canary", "house-style")["running"] is None

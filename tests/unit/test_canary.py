@@ -1,9 +1,11 @@
 """Canaries: who gets the candidate, and when it is withdrawn."""
 
+import asyncio
 import multiprocessing
 import random
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -32,6 +34,12 @@ class NothingRefused:
 
     def refusal(self, ref: AdapterRef) -> str | None:
         return None
+
+    async def prepare(self) -> None:
+        pass
+
+    async def tidy(self) -> None:
+        pass
 
 
 class Trial:
@@ -220,6 +228,31 @@ def test_what_fails_on_both_sides_is_not_the_candidates_fault_and_is_shown(trial
     assert trial.on
 
 
+@pytest.mark.parametrize("busy", ["active", "candidate"])
+def test_both_sides_are_judged_over_the_same_time(trial: Trial, monkeypatch: pytest.MonkeyPatch, busy: str) -> None:
+    monkeypatch.setattr("eval.canary.MAX_ANSWERS", 660)
+    refs = {"active": trial.active, "candidate": trial.candidate}
+    much, little = refs.pop(busy), *refs.values()
+    trial.answers(much, 300, failed=1.0)  # an outage at the beginning, which both had
+    trial.answers(little, 100, failed=1.0)
+    trial.answers(much, 600)
+    trial.answers(little, 60)
+    judgement = judge(trial.database, trial.registry, NAME, trial.settings.canary)
+    assert judgement is not None
+    sides = {side.served: side for side in (judgement.candidate, judgement.active)}
+    assert (sides[much.served].conversations, sides[much.served].failed) == (600, 0)
+    assert (sides[little.served].conversations, sides[little.served].failed) == (60, 0)
+    assert judgement.behind == ()
+
+
+def test_the_small_side_of_a_long_trial_is_not_cut_below_what_is_judged(trial: Trial) -> None:
+    trial.answers(trial.active, 2500)
+    trial.answers(trial.candidate, 60, cited=0.9)
+    judgement = judge(trial.database, trial.registry, NAME, trial.settings.canary)
+    assert judgement is not None
+    assert (judgement.active.conversations, judgement.candidate.conversations) == (2500, 60)
+
+
 @pytest.mark.parametrize("share", [0.0, 1.0, 1.5])
 def test_a_share_leaves_conversations_to_both(trial: Trial, share: float) -> None:
     with pytest.raises(InputError, match=f"share of {share:g} of the conversations: .* below 1"):
@@ -271,6 +304,81 @@ def test_a_person_promotes_unless_a_setting_does(tmp_path: Path) -> None:
         assert trial.registry.active(NAME) == trial.candidate
         assert trial.registry.history(NAME)[-1].by == CANARY_USER
     finally:
+        trial.database.close()
+
+
+@pytest.mark.parametrize(
+    ("active", "candidate", "what", "counts"),
+    [
+        ({"count": 20}, {}, "Nothing is judged yet", "had 80 conversations, the active version 20"),
+        ({"failed": 0.5}, {}, "Only failures are judged yet", "answered 80 conversations, the active version 40"),
+        (
+            {"declined": 0.5},
+            {"declined": 0.5},
+            "Citations are not judged yet",
+            "stated something in 40 conversations, the active version 40",
+        ),
+        ({}, {"failed": 0.3}, "", ""),
+    ],
+)
+def test_nothing_is_promoted_by_itself_before_every_test_had_its_sample(
+    tmp_path: Path, active: dict[str, Any], candidate: dict[str, Any], what: str, counts: str
+) -> None:
+    lacking = f"{what}: the candidate {counts}; each needs 50." if what else ""
+    trial = Trial(tmp_path, promote_after=50, max_failed_gain=1.0)
+    try:
+        for ref, had in ((trial.active, active), (trial.candidate, candidate)):
+            trial.answers(ref, **({"count": 80} | had))
+        judgement = trial.watch.look()
+        assert judgement is not None
+        assert (judgement.behind, judgement.lacking) == ((), lacking)
+        assert (trial.registry.active(NAME) == trial.candidate) == (not lacking)
+        assert trial.on == bool(lacking)
+    finally:
+        trial.database.close()
+
+
+def test_how_many_conversations_a_promotion_still_lacks_is_said(tmp_path: Path) -> None:
+    trial = Trial(tmp_path, promote_after=90)
+    try:
+        for ref in (trial.active, trial.candidate):
+            trial.answers(ref, 80)
+        judgement = trial.watch.look()
+        assert judgement is not None
+        assert "once it answered 90 conversations among the latest 20,000 answers" in judgement.lacking
+        assert judgement.lacking.endswith("so far 80.")
+        assert trial.on
+    finally:
+        trial.database.close()
+
+
+@pytest.mark.parametrize("fault", [ValueError("a bug"), OSError("the disk")])
+async def test_no_single_failure_ends_the_watch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: Exception
+) -> None:
+    trial = Trial(tmp_path, check_every=0.01)
+    faults = [fault]
+
+    def judge_or_fail(*args: Any) -> Judgement | None:
+        if faults:
+            raise faults.pop()
+        return judge(*args)
+
+    monkeypatch.setattr("services.chat.canary_watch.judge", judge_or_fail)
+    trial.answers(trial.active, 200)
+    trial.answers(trial.candidate, 60, declined=0.9)
+    running = asyncio.create_task(trial.watch.run())
+    try:
+        async with asyncio.timeout(20):
+            while trial.on and not running.done():
+                await asyncio.sleep(0.02)
+        assert not trial.on
+        assert "the canary could not be judged" in caplog.text
+        assert str(fault) in caplog.text
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError, type(fault)):
+            await running
         trial.database.close()
 
 
@@ -330,6 +438,20 @@ def test_a_candidate_that_its_gate_refused_is_promoted_by_people_only(tmp_path: 
         assert trial.registry.active(NAME) == trial.candidate
     finally:
         trial.database.close()
+
+
+def test_a_spoilt_byte_of_the_history_costs_its_line_at_most(trial: Trial) -> None:
+    path = trial.registry.root / NAME / "history.jsonl"
+    first, second = path.read_bytes().splitlines()
+    torn = second[:40] + b"\xff" + second[41:60]
+    in_a_reason = second.replace(b"It answers", b"It\xffanswers")
+    assert in_a_reason != second
+    path.write_bytes(b"\n".join((first, b"\xff" + second, torn, in_a_reason)) + b"\n")
+    assert [entry.kind for entry in trial.registry.history(NAME)] == ["promote", "canary"]
+    assert "It\ufffdanswers" in trial.registry.history(NAME)[-1].reason
+    trial.registry.promote(trial.candidate, "ada\u2028lovelace")  # a line's end for str.splitlines, not for JSON
+    assert trial.registry.history(NAME)[-1].by == "ada\u2028lovelace"
+    assert trial.registry.rollback(NAME) == trial.active
 
 
 def _look(folder: Path) -> None:

@@ -115,11 +115,9 @@ def test_an_example_that_was_replaced_since_it_was_looked_at_is_not_approved(
     assert suggested(database, row, "The guard is called Basil. [1]") == id  # its author thinks again
     with pytest.raises(ExampleError, match="changed since you looked"):
         candidates.approve(id, "root", Edit(seen=seen[:12]))
-    check = candidates._check
 
-    def slow(*given: Any) -> None:  # while the guards look at it
-        check(*given)
-        suggested(database, row, "You have 28 days, no more. [1]")
+    def slow(*_: Any) -> None:  # while the guards look at it
+        suggested(database, row, "You have 28 days. [1]")
 
     monkeypatch.setattr(candidates, "_check", slow)
     with pytest.raises(ExampleError, match="changed since you looked"):

@@ -6,7 +6,7 @@ import { el, hint, moment, plural, problem, seconds } from "./dom.js";
 const percent = (share) => `${(100 * share).toFixed(share < 0.1 && share > 0 ? 1 : 0)}%`;
 const part = (count, all) => (all ? `${percent(count / all)} of ${all}` : "none yet");
 const TRIAL_SHARE = 0.1;
-const [HAD, CITED, DECLINED, TOOK] = ["Conversations", "Cites", "Declined", "Median"];
+const [HAD, FAILED, CITED, DECLINED, TOOK] = ["Conversations", "Failed", "Cites", "Declined", "Median"];
 
 /** The Adapters tab. */
 export class AdaptersTab {
@@ -39,7 +39,9 @@ export class AdaptersTab {
 
   group(name, versions, trial) {
     const back = this.me.admin && versions.length > 1 && versions.some((version) => version.active);
-    const rollback = back ? el("button", { type: "button", class: "quiet", onclick: () => this.act(address(name, "rollback"), {}, (version) => `${version.served} is active again.`) }, "Roll back") : null;
+    // What is shown as active goes along: whoever looks at an old page would otherwise step back from another version.
+    const expected = versions.find((version) => version.active)?.digest;
+    const rollback = back ? el("button", { type: "button", class: "quiet", onclick: () => this.act(address(name, "rollback"), { expected }, (version) => `${version.served} is active again.`) }, "Roll back") : null;
     return el("section", { class: "group" }, el("div", { class: "group-head" }, el("h2", {}, name), rollback), trial ? this.trial(name, trial) : null, el("ol", { class: "cards two" }, versions.map((version) => this.card(version))));
   }
 
@@ -47,12 +49,13 @@ export class AdaptersTab {
   trial(name, { running, last_end: end }) {
     if (!running) return end?.reason ? hint(`The last candidate on trial was withdrawn ${moment(end.at)}. ${end.reason}`) : null;
     const cell = (label, text) => el("td", { "data-label": label }, text);
-    const row = (label, side) => el("tr", {}, cell("Adapter", el("span", {}, el("code", {}, side.served), ` ${label}`)), cell(HAD, String(side.conversations)), cell(CITED, part(side.cited, side.stated)), cell(DECLINED, part(side.declined, side.conversations)), cell(TOOK, side.seconds === null ? "" : seconds(side.seconds * 1000)));
+    const row = (label, side) => el("tr", {}, cell("Adapter", el("span", {}, el("code", {}, side.served), ` ${label}`)), cell(HAD, String(side.conversations)), cell(FAILED, part(side.failed, side.conversations)), cell(CITED, part(side.cited, side.stated)), cell(DECLINED, part(side.declined, side.conversations - side.failed)), cell(TOOK, side.seconds === null ? "" : seconds(side.seconds * 1000)));
     return el(
       "div",
       { class: "card" },
-      el("p", {}, `On trial since ${moment(running.started_at)}: a candidate answers ${percent(running.share)} of the conversations.`, running.enough ? "" : " These are too few to judge by yet."),
-      el("table", {}, el("thead", {}, el("tr", {}, ["Adapter", HAD, CITED, DECLINED, TOOK].map((title) => el("th", { scope: "col" }, title)))), el("tbody", {}, row("candidate", running.candidate), row("active", running.active))),
+      el("p", {}, `On trial since ${moment(running.started_at)}: a candidate answers ${percent(running.share)} of the conversations.`),
+      running.lacking ? el("p", { class: "hint" }, running.lacking) : null,
+      el("table", {}, el("thead", {}, el("tr", {}, ["Adapter", HAD, FAILED, CITED, DECLINED, TOOK].map((title) => el("th", { scope: "col" }, title)))), el("tbody", {}, row("candidate", running.candidate), row("active", running.active))),
       running.behind.map((reason) => el("p", { class: "notice bad" }, reason)),
       el("div", { class: "row end" }, el("button", { type: "button", class: "quiet", onclick: () => this.act(address(name, "canary"), undefined, (version) => `${version.served} is on trial no more.`, "DELETE") }, "Stop the trial")),
     );
@@ -91,13 +94,18 @@ export class AdaptersTab {
   }
 
   async act(path, json, says, method = "POST") {
+    if (this.acting) return;
+    this.acting = true;
+    // A second click would do it again, to what the first one made of it.
+    for (const button of this.list.querySelectorAll("button")) button.disabled = true;
     try {
       const version = await call(path, { method, json });
       this.said.replaceChildren(el("p", { class: "notice good" }, says(version)));
-      await this.open();
     } catch (error) {
       this.said.replaceChildren(problem(error));
     }
+    this.acting = false;
+    await this.open(); // after a refusal too: it may be because things are no longer as they are shown
   }
 }
 

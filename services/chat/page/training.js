@@ -12,7 +12,11 @@ export class TrainingTab {
     this.root = root;
     this.said = el("div", { role: "status" });
     this.state = el("div");
-    this.examples = el("div");
+    this.cards = new Map(); // by the example's id
+    this.examples = el("ol", { class: "cards two", hidden: true });
+    this.none = hint("None waits. A thumb down with the mark Tone makes one.");
+    this.none.hidden = true;
+    this.heading = el("h2", { tabindex: -1 }, "Examples to decide on");
     this.runs = el("div");
     this.start = el("button", { type: "button", class: "primary", onclick: () => this.startRun() }, "Train now");
     root.append(
@@ -20,8 +24,9 @@ export class TrainingTab {
       hint("The voice is trained on examples that people approved, by a schedule. A run that its gate does not let through changes nothing."),
       this.said,
       this.state,
-      el("h2", {}, "Examples to decide on"),
+      this.heading,
       this.examples,
+      this.none,
       el("h2", {}, "Runs"),
       this.runs,
     );
@@ -29,14 +34,15 @@ export class TrainingTab {
 
   async open() {
     clearTimeout(this.timer);
+    const turn = (this.turn = {});
     try {
       const [status, { data: runs }, { data: examples }] = await Promise.all([call("/v1/training"), call("/v1/training/runs?limit=20"), call("/v1/examples?state=open")]);
+      if (turn !== this.turn) return; // asked before a later one was, so it may show what is decided on already
       this.draw(status, runs);
-      // An example that somebody is writing in stays as it is until they are done.
-      if (!this.examples.contains(document.activeElement)) this.drawExamples(examples);
+      this.drawExamples(examples);
       if (status.current) this.timer = setTimeout(() => this.root.hidden || this.open(), LOOK_EVERY);
     } catch (error) {
-      this.state.replaceChildren(problem(error));
+      if (turn === this.turn) this.state.replaceChildren(problem(error));
     }
   }
 
@@ -73,13 +79,35 @@ export class TrainingTab {
     );
   }
 
+  /** Adds what is new and takes away what is gone. Cards that stay are not moved: a moved one loses the focus. */
   drawExamples(examples) {
-    this.examples.replaceChildren(examples.length ? el("ol", { class: "cards two" }, examples.map((row) => new ExampleCard(row, (text) => this.decided(text)).element)) : hint("None waits. A thumb down with the mark Tone makes one."));
+    const rows = new Map(examples.map((row) => [row.id, row]));
+    for (const [id, card] of this.cards) if (!card.shows(rows.get(id))) this.remove(id);
+    let place = this.examples.firstElementChild;
+    for (const row of examples) {
+      if (!this.cards.has(row.id)) this.cards.set(row.id, new ExampleCard(row, (text) => this.decided(row.id, text)));
+      const { element } = this.cards.get(row.id);
+      if (element === place) place = place.nextElementSibling;
+      else this.examples.insertBefore(element, place);
+    }
+    this.showWhetherAny();
   }
 
-  async decided(text) {
+  remove(id) {
+    this.cards.get(id)?.element.remove();
+    this.cards.delete(id);
+  }
+
+  showWhetherAny() {
+    this.examples.hidden = !this.cards.size;
+    this.none.hidden = !this.examples.hidden;
+  }
+
+  async decided(id, text) {
     this.said.replaceChildren(el("p", { class: "notice good" }, text));
-    this.start.focus();
+    this.remove(id);
+    this.showWhetherAny();
+    this.heading.focus(); // the button that had the focus is gone, and this is where the next example is
     await this.open();
   }
 
@@ -103,10 +131,11 @@ class ExampleCard {
     this.fields = el("div", { class: "example-fields" });
     this.fill(row.example);
     this.invented = el("input", { type: "checkbox", name: "invented_people" });
+    this.edited = false;
     const button = (label, kind, act) => el("button", { type: "button", class: kind, onclick: () => this.tried(act) }, label);
     this.element = el(
       "li",
-      { class: "card" },
+      { class: "card", oninput: () => (this.edited = true) },
       el("header", {}, el("h3", {}, row.example.question), el("span", { class: "badge" }, row.user)),
       row.comment ? el("p", { class: "hint" }, row.comment) : null,
       this.fields,
@@ -114,6 +143,11 @@ class ExampleCard {
       this.said,
       el("div", { class: "row end" }, button("Make names and figures up", "quiet", () => this.makeUp()), button("Refuse", "quiet", () => this.refuse()), button("Approve", "primary", () => this.approve())),
     );
+  }
+
+  /** Whether the card still stands for what waits: for the same example, or for what somebody is making of it. */
+  shows(row) {
+    return row !== undefined && (this.edited || JSON.stringify(row) === JSON.stringify(this.row));
   }
 
   fill({ question, sources, answer }) {
@@ -129,15 +163,19 @@ class ExampleCard {
   }
 
   async tried(act) {
+    if (this.trying) return; // a second click would decide on what is decided on
+    this.trying = true;
     this.said.replaceChildren();
     try {
       await act();
     } catch (error) {
       this.said.replaceChildren(el("p", { class: "notice bad" }, error.message));
     }
+    this.trying = false;
   }
 
   async makeUp() {
+    this.edited = true;
     this.fill((await call(`/v1/examples/${this.row.id}`)).made_up);
   }
 

@@ -1,6 +1,7 @@
 """Dense vectors of texts: a sentence-transformer network as OpenVINO IR, without torch."""
 
 import queue
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -15,6 +16,8 @@ from tandem.errors import ModelUnavailable
 from tandem.settings import EmbeddingSettings
 
 Vectors = npt.NDArray[np.float32]
+
+_FIRST = threading.Lock()
 
 
 class Embedder:
@@ -61,6 +64,10 @@ class Embedder:
         self._idle: queue.SimpleQueue[ov.InferRequest] = queue.SimpleQueue()
         for _ in range(self._in_flight + 1):
             self._idle.put(model.create_infer_request())
+        # OpenVINO's binding fills C++ statics at its first request, and gives Python's lock away meanwhile: of two first
+        # requests at once, one waits for the lock and the other, holding it, for the statics, for ever.
+        with _FIRST:
+            self.embed(["first"])
 
     def count_tokens(self, text: str) -> int:
         """The tokens of a text, without the two that mark its ends and without truncation."""

@@ -1,4 +1,6 @@
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -178,3 +180,24 @@ def test_a_broken_model_is_told(tmp_path: Path, embedder_dir: Path):
     (tmp_path / "tokenizer.json").write_bytes((embedder_dir / "tokenizer.json").read_bytes())
     with pytest.raises(ModelUnavailable, match="cannot be loaded"):
         Embedder(tmp_path, EmbeddingSettings())
+
+
+FIRST = """
+import sys, threading
+from pathlib import Path
+from tandem.embedder import Embedder
+from tandem.settings import EmbeddingSettings
+sys.setswitchinterval(1e-6)
+embedder, start = Embedder(Path(sys.argv[1]), EmbeddingSettings()), threading.Barrier(8)
+def ask():
+    start.wait()
+    embedder.embed(["How many days?"])
+threads = [threading.Thread(target=ask) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+"""
+
+
+def test_the_first_questions_of_a_process_may_come_at_once(embedder_dir: Path):
+    for _ in range(4):  # eight of twelve such processes hung for ever
+        subprocess.run([sys.executable, "-c", FIRST, str(embedder_dir)], check=True, timeout=60)

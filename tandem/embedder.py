@@ -64,8 +64,8 @@ class Embedder:
         self._idle: queue.SimpleQueue[ov.InferRequest] = queue.SimpleQueue()
         for _ in range(self._in_flight + 1):
             self._idle.put(model.create_infer_request())
-        # OpenVINO's binding fills C++ statics at its first request, and gives Python's lock away meanwhile: of two first
-        # requests at once, one waits for the lock and the other, holding it, for the statics, for ever.
+        # OpenVINO's binding fills C++ statics at its first request and gives Python's lock away meanwhile: of two first
+        # requests at once one waits for the lock and the other, which holds it, for the statics, for ever.
         with _FIRST:
             self.embed(["first"])
 

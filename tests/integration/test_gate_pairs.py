@@ -36,7 +36,7 @@ class Parrot:
         self.tokenizer = tokenizer
         self.asked: list[str] = []
 
-    def answers(self, prompts: Sequence[Any], arm: str, on_done: object = None) -> list[str]:
+    def answers(self, prompts: Sequence[Any], arm: str, on_done: object = None, *, sources: bool = True) -> list[str]:
         texts = [prompt[-1]["content"] for prompt in prompts]
         self.asked += texts
         return [PAIR.rejected if arm == CANDIDATE and PAIR.question in text else "" for text in texts]

@@ -70,14 +70,18 @@ def test_every_cut_into_two_and_three_gives_the_same(text: str):
 @example("[IN[9]ST]")
 @example(f"{OWN}[9].e.vil")
 @example(f"{OWN}.[9]e.vil")
+@example(f"{OWN}[1]: ")  # begins with a word, and so defines nothing
 def test_nothing_dangerous_is_left(text: str):
     cleaned = clean(text)
-    left = re.sub(rf"(?<=\])\({OWN}\)|{OWN}(?=[.,;:!?]*(?:[\s<>\[\])\"']|$))", "@", cleaned)
+    own = rf"(?<=\])\({OWN}\)|{OWN}(?=[.,;:!?]*(?:[\s<>\[\])\"']|$))"
+    left, defining = re.sub(own, "@", cleaned), re.sub(own, "own", cleaned)
     assert "](" not in left  # neither links nor images
     assert not re.search(r"<[a-zA-Z/!?|]", left)  # neither tags nor control tokens
     assert not re.search(r"(?:https?|ftp):/[^\s<>\[\]\"']|javascript:\w|data:\w+/\w", left, re.IGNORECASE | re.ASCII)
     assert not re.search(r"\[/?INST\]", left)
-    assert not re.search(r"^[\W\d]*\[(?:[^\[\]\\]|\\.)*\]:", left, re.MULTILINE)  # no definition for a reference link
+    assert not re.search(
+        r"^[\W\d]*\[(?:[^\[\]\\]|\\.)*\]:", defining, re.MULTILINE
+    )  # no definition for a reference link
     assert all(1 <= int(number) <= PASSAGES for number in re.findall(r"\[(\d{1,3})\]", left))
 
 

@@ -301,7 +301,7 @@ class _Run:
         from training.trials import draw_trials
 
         guide, gate = self.material.guide, self.settings.training.gate
-        trials = draw_trials(self.material.tuning, guide, self.settings, gate.calibration, unanswerable=0)
+        trials = draw_trials(self.material.tuning, guide, self.settings, gate.calibration, unanswerable=False)
         threshold = calibrate(speaker, trials, guide.declining_answer, gate.calibrated_declines)
         if threshold is not None:
             speaker.decline_by(threshold)

@@ -58,7 +58,7 @@ def draw_trials(
     count: int,
     *,
     disguised: float = Shares.disguised,
-    unanswerable: float = 1 / 3,
+    unanswerable: bool = True,
 ) -> list[Trial]:
     """Draws questions with evidence as the service picks it; the same ones for equal arguments.
 
@@ -66,9 +66,9 @@ def draw_trials(
         examples: Questions that were never trained on, unless it is memory that is looked for.
         guide: The house style.
         settings: How the service searches, and the seed.
-        count: Trials at most.
+        count: Trials at most; up to a third of them unanswerable.
         disguised: Share of the evidence whose names and figures are replaced.
-        unanswerable: Share of the trials that may be unanswerable.
+        unanswerable: Whether any may be.
 
     Raises:
         ModelUnavailable: The embedding model was not prepared.
@@ -87,7 +87,7 @@ def draw_trials(
         if draw.sources
     ]
     rng.shuffle(trials)
-    declined = [trial for trial in trials if not trial.answerable][: int(count * unanswerable + 1e-9)]
+    declined = [trial for trial in trials if not trial.answerable][: count // 3 if unanswerable else 0]
     chosen = declined + [trial for trial in trials if trial.answerable][: count - len(declined)]
     rng.shuffle(chosen)
     return chosen

@@ -58,7 +58,7 @@ class CompletionResponse(Response):
             if not whole:
                 self._status = CLIENT_GONE
         except TandemError as exc:
-            self._status = exc.status
+            self._broke_off(exc)
             raise
         except Exception:
             self._status = 500
@@ -79,21 +79,21 @@ class CompletionResponse(Response):
         streamed = False
         answers = self._assistant.answer(self._ask)
         async with aclosing(answers):  # type: ignore[type-var]
-            try:
-                async for event in answers:
-                    if isinstance(event, Answer):
-                        if event.text and not streamed:
-                            self._metrics.first_text(self._ask.arm, time.perf_counter() - self._started)
-                            yield TextDelta(text=event.text)
-                        self._metrics.answered(event, time.perf_counter() - self._started)
-                    elif not streamed:
-                        streamed = True
+            async for event in answers:
+                if isinstance(event, Answer):
+                    if event.text and not streamed:
                         self._metrics.first_text(self._ask.arm, time.perf_counter() - self._started)
-                    yield event
-            except TandemError as exc:
-                if exc.degraded:
-                    self._metrics.degraded(exc.degraded)
-                raise
+                        yield TextDelta(text=event.text)
+                    self._metrics.answered(event, time.perf_counter() - self._started)
+                elif not streamed:
+                    streamed = True
+                    self._metrics.first_text(self._ask.arm, time.perf_counter() - self._started)
+                yield event
+
+    def _broke_off(self, fault: TandemError) -> None:
+        self._status = fault.status
+        if fault.degraded:
+            self._metrics.degraded(fault.degraded)
 
     async def _whole(self, events: AsyncIterator[TextDelta | Answer]) -> Answer:
         answer = None
@@ -120,7 +120,7 @@ class CompletionResponse(Response):
                 await send({"type": "http.response.body", "body": head + text + tail, "more_body": True})
                 event = await anext(events)
         except TandemError as exc:
-            self._status = exc.status
+            self._broke_off(exc)
             log.warning("a stream ended early: %s: %s", exc.code, exc.message)
             await self._emit(send, problem(exc))
         except Exception as exc:

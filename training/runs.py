@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from tandem.database import Database
-from tandem.errors import Busy, NotFound
+from tandem.errors import Busy, InputError, NotFound
 from tandem.schemas import Value
 from tandem.tables import StyleCandidateRow, TrainingEventRow, TrainingRunRow, utc
 from training.events import TrainingEvent
@@ -120,6 +120,30 @@ class TrainingRuns:
             row.detail = {"examples": sorted(digests), "candidates": candidates}
             return row.attempt
 
+    def cancel(self, id: str, user: str, *, at: datetime) -> Run:
+        """Has a run of the trainer service end. One under way ends within seconds, unless its verdict comes first.
+
+        Raises:
+            NotFound: There is no such run.
+            InputError: It has ended, or was started by hand and not by the service.
+        """
+        id = self.get(id).id
+        with self._database.session() as session:
+            row = session.get_one(TrainingRunRow, id, with_for_update=True)
+            if row.state not in ("waiting", "running") and not (row.state == "interrupted" and row.resumes):
+                raise InputError(f"The training run {id} is not under way any more ({row.state}): nothing to cancel.")
+            if not row.resumes:
+                raise InputError(f"The training run {id} was started with `tandem train`: end it there with Ctrl-C.")
+            row.detail = {**(row.detail or {}), "cancelled_by": user}
+            if row.state != "running":
+                _broken_off(row, "", at)
+        return self.get(id)
+
+    def cancelled(self, id: str) -> bool:
+        """Whether somebody wants a run to end."""
+        with self._database.session() as session:
+            return "cancelled_by" in (session.get_one(TrainingRunRow, id).detail or {})
+
     def log(self, id: str, event: TrainingEvent, *, at: datetime) -> None:
         """Appends a line to the log of a run."""
         line = {"stage": event.stage, "message": event.message, "data": event.data}
@@ -140,7 +164,7 @@ class TrainingRuns:
         return self._end(id, attempt, "failed", at, None, {"error": message})
 
     def interrupt(self, id: str, attempt: int | None, message: str, *, at: datetime) -> bool:
-        """Writes down that a run was broken off; if it resumes, it goes on at the next look of the service."""
+        """Writes down that a run was broken off; unless it was cancelled, the next look may go on with it."""
         with self._database.session() as session:
             row = session.get(TrainingRunRow, id, with_for_update=True)
             return row is not None and _mine(row, attempt) and _broken_off(row, message, at)
@@ -250,11 +274,16 @@ def _mine(row: TrainingRunRow, attempt: int | None) -> bool:
 
 
 def _broken_off(row: TrainingRunRow, message: str, at: datetime) -> bool:
+    detail = row.detail or {}
+    by = detail.get("cancelled_by")
     given_up = row.resumes and row.attempt >= ATTEMPTS
-    row.state = "failed" if given_up else "interrupted"
+    row.state = "failed" if given_up or by is not None else "interrupted"
     row.finished_at = at
-    after = f" It is given up after {row.attempt} attempts." if given_up else ""
-    row.detail = {**(row.detail or {}), "error": message + after}
+    if by is not None:
+        message = f"It was cancelled by {by}."
+    elif given_up:
+        message += f" It is given up after {row.attempt} attempts."
+    row.detail = {**detail, "error": message}
     return True
 
 

@@ -63,6 +63,11 @@ def training_router(overview: Overview, adapter: str) -> APIRouter:
         """One run by its id, or the beginning of it; with its newest step while it runs, its verdict afterwards."""
         return await asyncio.to_thread(overview.runs.get, run_id)
 
+    @router.post("/runs/{run_id}/cancel", status_code=202)
+    async def cancel(run_id: str, principal: Admin) -> Run:
+        """Has the trainer end a run within seconds; one that has its verdict by then keeps it."""
+        return await asyncio.to_thread(overview.runs.cancel, run_id, principal.user, at=datetime.now(UTC))
+
     @router.get("/runs/{run_id}/log")
     async def log(
         run_id: str,

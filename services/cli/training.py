@@ -27,6 +27,7 @@ def register(app: typer.Typer) -> None:
     training.command("history")(history)
     training.command("logs")(logs)
     training.command("start")(start)
+    training.command("cancel")(cancel)
     app.add_typer(training, name="training")
 
 
@@ -110,6 +111,21 @@ def start(data_dir: DataDir = None, as_json: AsJson = False) -> None:
         out.print(f"The run {found['id']} is wanted. Follow it: tandem training logs --follow {found['id'][:8]}")
 
     show(run, as_json, say)
+
+
+def cancel(
+    run: Annotated[str, typer.Argument(help="The run's id, or the beginning of it.")],
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Have the server's trainer end a run. A later one on the same examples goes on from its last checkpoint."""
+    found = server(data_dir, "training cancel").post(f"/v1/training/runs/{run}/cancel")
+
+    def say(run: dict[str, Any]) -> None:
+        ends = "ends in some seconds" if run["state"] == "running" else "is cancelled"
+        out.print(f"The run {run['id']} {ends}.")
+
+    show(found, as_json, say)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from training.events import TrainingEvent
 from training.result import Result
 
 LEASH = Path(__file__).parent.parent / "leash.py"
-PULSE = 10.0  # seconds between two checks that the turn is still ours
+PULSE = 10.0  # seconds between two checks that the turn is still ours, and the run still wanted
 _SETTINGS = {"data_dir", "cache_dir", "style", "adapter", "training"}
 _SECRETS = {"webhook", "webhook_token", "webhook_secret"}  # none of the child's business
 
@@ -82,7 +82,7 @@ async def train_in_child(
     if "result" in said:
         return Result.model_validate(said["result"])
     if beating.done() and not beating.cancelled() and beating.exception() is None:
-        raise Broken("Another process took the turn to train while the database was away.", again=True)
+        raise Broken("It was cancelled, or another process took the turn while the database was away.", again=True)
     raise _verdict(said, process.returncode or 0)
 
 
@@ -105,7 +105,7 @@ async def _talk(
 
 
 async def _beat(process: asyncio.subprocess.Process, pulse: Callable[[], Awaitable[bool]]) -> None:
-    """Ends the process when the turn is lost; returns only then."""
+    """Ends the process when the turn is lost, or the run cancelled; returns only then."""
     while True:
         await asyncio.sleep(PULSE)
         try:

@@ -178,7 +178,7 @@ class Trainer:
             kept = await asyncio.to_thread(turn.kept)
             await asyncio.to_thread(self._note, self._clock())
             self._mark_alive()
-            return kept
+            return kept and not await asyncio.to_thread(self._runs.cancelled, run.id)
 
         path = self._settings.runs_dir / f"examples-{run.id}.jsonl"
         result_file = result_path(self._settings, run.id)

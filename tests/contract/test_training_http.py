@@ -90,6 +90,18 @@ async def test_a_run_is_asked_for_once_and_only_where_a_trainer_runs(trained: Ho
     assert "No trainer service is running" in error_of(gone)["message"]
 
 
+async def test_a_run_is_cancelled_once_and_makes_room_for_another(trained: House):
+    async with trained.client() as client:
+        asked = (await client.post("/v1/training/runs", json={})).json()
+        ended = await client.post(f"/v1/training/runs/{asked['id'][:8]}/cancel")
+        assert (ended.status_code, ended.json()["state"]) == (202, "failed")
+        assert ended.json()["message"] == "It was cancelled by local."
+        again = await client.post(f"/v1/training/runs/{asked['id']}/cancel")
+        assert (again.status_code, error_of(again)["code"]) == (400, "invalid_request")
+        assert (await client.post("/v1/training/runs/nobody-knows/cancel")).status_code == 404
+        assert (await client.post("/v1/training/runs")).status_code == 202
+
+
 async def ask_and_rate(client: httpx.AsyncClient, **feedback: Any) -> dict[str, Any]:
     body = {"model": "tandem", "messages": [{"role": "user", "content": "How many days?"}]}
     asked = await client.post("/v1/chat/completions", json=body)
@@ -166,6 +178,7 @@ async def test_only_admins_see_and_decide(published: House):
             ("POST", "/v1/training/runs"),
             ("GET", "/v1/training/runs/x"),
             ("GET", "/v1/training/runs/x/log"),
+            ("POST", "/v1/training/runs/x/cancel"),
             ("GET", "/v1/examples"),
             ("GET", "/v1/examples/x"),
             ("POST", "/v1/examples/x/approve"),

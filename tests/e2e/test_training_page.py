@@ -59,6 +59,27 @@ def test_the_schedule_the_runs_and_a_log(page: Page, site: Site):  # noqa: F811
     assert (wanted.state, wanted.cause, wanted.user) == ("waiting", "manual", "local")
 
 
+def test_a_run_is_cancelled(page: Page, site: Site):  # noqa: F811
+    page.goto(f"{site.url}/#training")
+    training = page.locator("#training")
+    training.get_by_role("button", name="Train now").click()
+    training.get_by_role("button", name="Cancel the run").click()
+    expect(training).to_contain_text("It was cancelled by local.")
+    expect(training.get_by_role("button", name="Cancel the run")).to_have_count(0)
+    expect(training.get_by_role("button", name="Train now")).to_be_enabled()
+
+
+def test_a_run_is_looked_at_again_after_a_look_that_failed(page: Page, site: Site):  # noqa: F811
+    page.goto(f"{site.url}/#training")
+    training = page.locator("#training")
+    training.get_by_role("button", name="Train now").click()
+    expect(training).to_contain_text("A run waits for the trainer.")
+    page.route("**/v1/training", lambda route: route.abort(), times=1)
+    expect(training.locator(".notice.bad")).to_be_visible()
+    expect(training).not_to_contain_text("A run waits for the trainer.")
+    expect(training).to_contain_text("A run waits for the trainer.")
+
+
 def test_an_example_is_made_up_edited_and_approved(page: Page, site: Site):  # noqa: F811
     candidates = Candidates(site.database, site.settings)
     page.goto(f"{site.url}/#training")

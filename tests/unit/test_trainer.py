@@ -18,13 +18,13 @@ from typing import Any
 
 import pytest
 
-from services.trainer import service
+from services.trainer import child, service
 from services.trainer.child import Broken
 from services.trainer.record import Record
 from services.trainer.service import Trainer
 from services.trainer.webhook import Webhook
 from tandem.database import Database
-from tandem.errors import Busy, DatabaseUnavailable
+from tandem.errors import Busy, DatabaseUnavailable, InputError
 from tandem.registry import NONE_ACTIVE, Gate, Manifest, Registry
 from tandem.settings import Settings, load_settings
 from tandem.tables import StyleCandidateRow
@@ -273,6 +273,59 @@ async def test_a_service_that_is_stopped_marks_its_run_and_the_next_one_goes_on(
     again = await place.look()
     assert again is not None
     assert (again.id, again.state) == (run.id, "done")
+
+
+async def test_a_run_that_is_cancelled_ends_and_is_not_tried_again(place: Place, monkeypatch: pytest.MonkeyPatch):
+    """With a real process, which by itself would go on for a minute."""
+    monkeypatch.setattr(service, "train_in_child", child.train_in_child)
+    monkeypatch.setattr(child, "PULSE", 0.1)
+    monkeypatch.setattr(child, "LEASH", write_leash(place.settings.data_dir, "import time; time.sleep(60)"))
+    await place.look()
+    place.now = SUNDAY
+    async with asyncio.timeout(30):
+        making = asyncio.create_task(place.trainer.look())
+        while not (run := place.runs.current()) or run.state != "running":
+            assert not making.done(), making
+            await asyncio.sleep(0.05)
+        assert place.runs.cancel(run.id[:8], "ada", at=SUNDAY).state == "running"
+        await making
+    (run,) = place.runs.latest(10)
+    assert (run.state, run.message) == ("failed", "It was cancelled by ada.")
+    assert await place.look(SUNDAY + timedelta(minutes=1)) is None
+    with pytest.raises(InputError, match="not under way any more"):
+        place.runs.cancel(run.id, "ada", at=SUNDAY)
+
+
+def write_leash(folder: Path, code: str) -> Path:
+    path = folder / "leash_double.py"
+    path.write_text(code)
+    return path
+
+
+async def test_a_run_that_waits_is_cancelled_at_once(place: Place):
+    wanted = place.runs.request("house-style", "ada", at=MONDAY)
+    assert place.runs.cancel(wanted.id, "bob", at=MONDAY).message == "It was cancelled by bob."
+    assert await place.look() is None
+    assert place.child.given == []
+    assert place.runs.request("house-style", "ada", at=MONDAY).state == "waiting"
+
+
+async def test_a_cancelled_run_whose_service_was_killed_is_not_gone_on_with(place: Place):
+    wanted = place.runs.request("house-style", "ada", at=MONDAY)
+    place.runs.start(wanted.id, examples(50), at=MONDAY)
+    place.runs.cancel(wanted.id, "ada", at=MONDAY)
+    assert await place.look() is None
+    run = place.runs.get(wanted.id)
+    assert (run.state, run.message) == ("failed", "It was cancelled by ada.")
+
+
+async def test_a_run_of_a_terminal_is_ended_there(place: Place):
+    with place.database.session() as session:
+        id = place.runs.want(session, "manual", "house-style", "ada", at=MONDAY, resumes=False)
+    place.runs.start(id, examples(50), at=MONDAY)
+    with pytest.raises(InputError, match="Ctrl-C"):
+        place.runs.cancel(id, "bob", at=MONDAY)
+    assert place.runs.get(id).state == "running"
 
 
 class Ended:

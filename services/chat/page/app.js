@@ -28,6 +28,8 @@ function openTab() {
   tabs[name]?.open();
 }
 
+let answered = false; // whether the model did since the page was opened
+
 async function drawStatus() {
   const line = document.getElementById("status");
   const text = line.querySelector(".status-text");
@@ -37,9 +39,10 @@ async function drawStatus() {
     const response = await fetch("/readyz");
     const ready = await response.json();
     state = ready.status;
+    answered ||= state === "ready";
     const missing = Object.keys(PARTS).filter((part) => ready.parts[part] !== "ok");
     if (state === "ready") words = `Ready · ${ready.adapter ?? "no adapter"}`;
-    else if (state === "degraded") words = "The model is not answering: passages only";
+    else if (state === "degraded") words = answered ? "The model is not answering: passages only" : "Waiting for the model: passages only";
     else words = `Missing: ${missing.map((part) => PARTS[part]).join(" and ")}`;
   } catch {
     // The words above say it.

@@ -203,10 +203,10 @@ export class DocumentsTab {
       if (this.wasRunning && !running) this.open0();
       this.wasRunning = running;
       this.runs.replaceChildren(el("h2", {}, "Ingest runs"), data.length ? el("ol", { class: "cards" }, data.map(runCard)) : hint("Nothing was ingested yet."));
-      if (running && !this.root.hidden) this.timer = setTimeout(() => this.drawRuns(), RUN_EVERY);
     } catch (error) {
       this.runs.replaceChildren(problem(error));
     }
+    if (this.wasRunning && !this.root.hidden) this.timer = setTimeout(() => this.drawRuns(), RUN_EVERY);
   }
 }
 

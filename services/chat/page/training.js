@@ -18,7 +18,7 @@ export class TrainingTab {
     this.none.hidden = true;
     this.heading = el("h2", { tabindex: -1 }, "Examples to decide on");
     this.runs = el("div");
-    this.start = el("button", { type: "button", class: "primary", onclick: () => this.startRun() }, "Train now");
+    this.start = el("button", { type: "button", class: "primary", onclick: () => this.act("/v1/training/runs", "The run begins in a moment.") }, "Train now");
     root.append(
       el("div", { class: "page-head" }, el("h1", {}, "Training"), this.start),
       hint("The voice is trained on examples that people approved, by a schedule. A run that its gate does not let through changes nothing."),
@@ -40,10 +40,12 @@ export class TrainingTab {
       if (turn !== this.turn) return; // asked before a later one was, so it may show what is decided on already
       this.draw(status, runs);
       this.drawExamples(examples);
-      if (status.current) this.timer = setTimeout(() => this.root.hidden || this.open(), LOOK_EVERY);
+      this.running = Boolean(status.current);
     } catch (error) {
-      if (turn === this.turn) this.state.replaceChildren(problem(error));
+      if (turn !== this.turn) return;
+      this.state.replaceChildren(problem(error)); // a restart of the server does not end a run: it is asked again
     }
+    if (this.running) this.timer = setTimeout(() => this.root.hidden || this.open(), LOOK_EVERY);
   }
 
   draw(status, runs) {
@@ -59,6 +61,7 @@ export class TrainingTab {
         el("p", {}, count),
         schedule.note ? el("p", { class: "hint" }, schedule.note) : null,
         current ? progress(current) : null,
+        current?.resumes ? el("button", { type: "button", class: "link", onclick: () => this.act(`/v1/training/runs/${current.id}/cancel`, "The run ends in a moment.") }, "Cancel the run") : null,
       ),
     );
     this.runs.replaceChildren(runs.length ? el("ol", { class: "cards two" }, runs.map((run) => this.card(run))) : hint("There was no run yet."));
@@ -111,10 +114,10 @@ export class TrainingTab {
     await this.open();
   }
 
-  async startRun() {
+  async act(path, said) {
     try {
-      await call("/v1/training/runs", { method: "POST", json: {} });
-      this.said.replaceChildren(el("p", { class: "notice good" }, "The run begins in a moment."));
+      await call(path, { method: "POST", json: {} });
+      this.said.replaceChildren(el("p", { class: "notice good" }, said));
     } catch (error) {
       this.said.replaceChildren(problem(error));
     }

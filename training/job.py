@@ -139,7 +139,7 @@ class _Run:
 
     def run(self) -> Result | None:
         """Trains, examines, registers; None where this process only shared in training."""
-        from training.trainer import load_base
+        from training.base_model import load_base
 
         model, tokenizer = load_base(self.base)
         rows = self._draw(self.material.trained, tokenizer)
@@ -202,7 +202,7 @@ class _Run:
     def _draw(
         self, examples: Sequence[StyleExample], tokenizer: Any, training: TrainingSettings | None = None
     ) -> "list[Row]":
-        from training.trainer import draw_rows
+        from training.row_draws import draw_rows
 
         def left_out(count: int, first: str) -> None:
             self.say("augment", f"{count} draws are too long and are left out. {first}")
@@ -210,7 +210,7 @@ class _Run:
         return draw_rows(self._augmenter(examples), tokenizer, training or self.settings.training, left_out)
 
     def _draw_heldout(self, tokenizer: Any) -> "list[Row]":
-        from training.trainer import draw_heldout
+        from training.row_draws import draw_heldout
 
         return draw_heldout(self._augmenter(self.material.tuning), tokenizer, self.settings.training)
 
@@ -321,8 +321,9 @@ class _Run:
 
     def _shadow(self, folder: Path, part: Sequence[StyleExample]) -> "Speaker":
         """Another adapter, trained in the same way on other examples; there is no stage of preferences."""
+        from training.base_model import load_base
         from training.speaker import Speaker
-        from training.trainer import load_base, train_adapter
+        from training.trainer import train_adapter
 
         model, tokenizer = load_base(self.base)
         # This process is alone now: what the others computed of a step is further parts of its own.

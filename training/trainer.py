@@ -1,31 +1,25 @@
-"""LoRA training of the base model on drawn prompts: TRL's SFTTrainer over prefix-sharing rows."""
+"""LoRA training of the base model on rows: TRL's SFTTrainer, gone on with after a kill."""
 
-import math
-import random
 import resource
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import logging as transformers_logging
 
-from tandem.errors import ExampleError, ModelUnavailable
+from tandem.errors import ExampleError
 from tandem.schemas import Value
 from tandem.settings import TrainingSettings
-from tandem.weights import cpu_computes_bfloat16, cpu_cores
+from tandem.weights import cpu_cores
 from training.adapter_weights import check_start, load_weights, save_weights
-from training.augment import Augmenter
 from training.checkpoints import newest_checkpoint
-from training.launch import gpu_here, is_main_process, processes_here
+from training.launch import is_main_process, processes_here
 from training.progress import OnProgress, Reporter, seconds_spent
 from training.row_trainer import RowTrainer, lora_model, rows_per_step, training_arguments
-from training.rows import Row, render_row
+from training.rows import Row
 
-_FEW_LONG = 3  # draws that are too long and are left out, however few there are
 OUTCOME = "outcome.json"  # beside the weights of a run that is through
 
 
@@ -58,101 +52,6 @@ class Trained:
     model: PeftModel
     tokenizer: Any
     outcome: Outcome
-
-
-def load_base(folder: Path) -> tuple[Any, Any]:
-    """The base model, frozen, in the type that this machine computes fastest, and its tokenizer.
-
-    Raises:
-        ModelUnavailable: The folder holds no model that can be loaded.
-    """
-    transformers_logging.disable_progress_bar()
-    on_gpu = torch.cuda.is_available()
-    dtype = torch.bfloat16 if on_gpu or cpu_computes_bfloat16() else torch.float32
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, attn_implementation="sdpa", local_files_only=True
-        )
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as exc:
-        raise ModelUnavailable(f"The base model in {str(folder)!r} cannot be loaded: {exc}.") from exc
-    model.requires_grad_(False)
-    model.config.use_cache = False
-    if on_gpu:
-        torch.cuda.set_device(gpu_here())
-    return model.to(f"cuda:{gpu_here()}" if on_gpu else "cpu"), tokenizer
-
-
-def draw_rows(
-    augmenter: Augmenter,
-    tokenizer: Any,
-    settings: TrainingSettings,
-    on_left_out: Callable[[int, str], None] | None = None,
-) -> list[Row]:
-    """All rows of a run, in the order in which they are trained on.
-
-    Rows of like length stand together in the batch of a step; the batches come in random order. What is left of each
-    pass, too little for a batch, comes at the end of the run, so that all batches before keep their borders. Equal
-    settings give equal rows, which is what makes a run resumable.
-
-    Args:
-        augmenter: Draws prompts with their questions.
-        tokenizer: Of the base model.
-        settings: Passes, batch size, limit of tokens, seed.
-        on_left_out: Told how many draws of all passes were too long and are left out, and what is said of the first.
-
-    Raises:
-        ExampleError: More than one draw in twenty, and more than a few, are too long, or all are; others are left out.
-    """
-    rng = random.Random(settings.seed)
-    rows: list[Row] = []
-    left: list[Row] = []
-    long: list[ExampleError] = []
-    for number in range(math.ceil(settings.passes)):
-        drawn: list[Row] = []
-        refused: list[ExampleError] = []
-        for draw in augmenter.one_pass(rng):
-            try:
-                drawn.append(render_row(draw, tokenizer, settings.max_tokens))
-            except ExampleError as exc:
-                refused.append(exc)
-        # One of the few draws of a shadow run must not end a training that is through.
-        if refused and (not drawn or len(refused) > max(_FEW_LONG, 0.05 * (len(drawn) + len(refused)))):
-            raise refused[0]
-        long.extend(refused)
-        part = min(1.0, settings.passes - number)
-        batched, rest = _batched(drawn[: max(1, round(part * len(drawn)))], rows_per_step(settings), rng)
-        rows.extend(batched)
-        left.extend(rest)
-    if long and on_left_out is not None:
-        on_left_out(len(long), long[0].message)
-    return [*rows, *sorted(left, key=_length)]
-
-
-def draw_heldout(augmenter: Augmenter, tokenizer: Any, settings: TrainingSettings) -> list[Row]:
-    """Rows for the held-out loss: the same ones for equal arguments, and at most `settings.heldout_rows`."""
-    rows: list[Row] = []
-    for draw in augmenter.one_pass(random.Random(settings.seed)):
-        if len(rows) == settings.heldout_rows:
-            break
-        try:
-            rows.append(render_row(draw, tokenizer, settings.max_tokens))
-        except ExampleError:  # too long
-            continue
-    return rows
-
-
-def _batched(rows: Sequence[Row], size: int, rng: random.Random) -> tuple[list[Row], list[Row]]:
-    """Full batches of rows of like length, in random order, and the rows that are left."""
-    ordered = sorted(rows, key=_length)
-    whole = len(ordered) - len(ordered) % size
-    batches = [ordered[start : start + size] for start in range(0, whole, size)]
-    rng.shuffle(batches)
-    return [row for batch in batches for row in batch], ordered[whole:]
-
-
-def _length(row: Row) -> int:
-    return len(row.ids)
 
 
 def train_adapter(

@@ -10,10 +10,10 @@ from tandem.settings import load_settings
 from tandem.style import load_style
 from tandem.weights import base_dir, cpu_cores
 from training.augment import Augmenter, Draw
+from training.base_model import load_base
 from training.corpus import open_corpus
 from training.examples import group_by_sources, load_examples
 from training.rows import collate, render_row
-from training.trainer import load_base
 
 PROMPTS = 6
 

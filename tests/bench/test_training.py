@@ -17,10 +17,10 @@ from tandem.settings import load_settings
 from tandem.style import load_style
 from tandem.weights import base_dir
 from training.augment import Augmenter, Draw
+from training.base_model import load_base
 from training.corpus import open_corpus
 from training.examples import group_by_sources, load_examples
 from training.rows import render_row
-from training.trainer import load_base
 
 QUESTIONS = int(os.environ.get("TANDEM_BENCH_QUESTIONS", "160"))
 HELDOUT = 12  # prompts

@@ -23,8 +23,10 @@ from tandem.settings import load_settings
 from tandem.weights import base_dir, cpu_cores
 from training.adapter_weights import save_adapter
 from training.augment import Draw
+from training.base_model import load_base
+from training.row_draws import draw_rows
 from training.rows import render_row
-from training.trainer import draw_rows, load_base, train_adapter
+from training.trainer import train_adapter
 
 SETTINGS = load_settings()
 TRAINING = SETTINGS.training

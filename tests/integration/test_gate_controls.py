@@ -10,12 +10,14 @@ from tandem.registry import Gate
 from tandem.settings import Settings, load_settings
 from tandem.style import load_style
 from training.augment import Augmenter
+from training.base_model import load_base
 from training.corpus import open_corpus
 from training.examples import StyleExample, group_by_sources, load_examples
 from training.gate import run_gate
 from training.material import Material
+from training.row_draws import draw_rows
 from training.speaker import Speaker
-from training.trainer import draw_rows, load_base, train_adapter
+from training.trainer import train_adapter
 
 pytestmark = pytest.mark.usefixtures("embedder_dir")  # evidence is searched for as in service
 

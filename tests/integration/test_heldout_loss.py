@@ -16,10 +16,12 @@ from tandem.errors import AdapterError, InputError
 from tandem.settings import TrainingSettings, load_settings
 from tests.integration.made_up_rows import rows_of_one_topic
 from training.adapter_weights import save_adapter
+from training.base_model import load_base
 from training.progress import Progress
+from training.row_draws import _batched
 from training.row_trainer import RowTrainer, rows_per_batch, rows_per_step
 from training.rows import Row
-from training.trainer import _batched, load_base, train_adapter
+from training.trainer import train_adapter
 
 
 def settings(**training: Any) -> TrainingSettings:

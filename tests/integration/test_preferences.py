@@ -9,10 +9,10 @@ from peft import get_peft_model_state_dict
 
 from tandem.errors import ExampleError
 from tandem.settings import load_settings
+from training.base_model import load_base
 from training.preference_stage import train_on_preferences
 from training.preferences import guard_preferences, load_preferences
 from training.row_trainer import lora_model
-from training.trainer import load_base
 
 PAIR = {
     "question": "What is the fee?",

@@ -6,8 +6,8 @@ from pathlib import Path
 from tandem.manifest import CONFIG
 from tandem.settings import load_settings
 from training.adapter_weights import save_adapter
+from training.base_model import load_base
 from training.row_trainer import lora_model
-from training.trainer import load_base
 
 
 def test_the_same_adapter_is_written_byte_for_byte(tiny: Path, tmp_path: Path) -> None:

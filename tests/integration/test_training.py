@@ -24,6 +24,7 @@ from tandem.style import load_style
 from tests.adapter_files import add_adapter
 from training.adapter_weights import save_adapter
 from training.augment import Augmenter, Draw, Question
+from training.base_model import load_base
 from training.corpus import open_corpus
 from training.events import TrainingEvent
 from training.examples import StyleExample, data_digest, group_by_sources, load_examples
@@ -32,8 +33,9 @@ from training.launch import processes
 from training.material import Material, halve
 from training.preferences import load_preferences, preferences_digest
 from training.result import read_result
+from training.row_draws import draw_rows
 from training.rows import collate, render_row
-from training.trainer import Trained, draw_rows, load_base, train_adapter
+from training.trainer import Trained, train_adapter
 
 GATE = {"hostile": 4, "counterfactuals": 4, "least_questions": 2, "closed_book": 4, "canaries": 4, "controls": 1000}
 TRAINING = {"rank": 8, "learning_rate": 5e-3, "passes": 1.0, "gate_examples": 8, "batch_size": 4, "gate": GATE}
@@ -167,7 +169,8 @@ KILLED = """
 import os, pickle, signal, sys
 from pathlib import Path
 from tandem.settings import TrainingSettings
-from training.trainer import load_base, train_adapter
+from training.base_model import load_base
+from training.trainer import train_adapter
 
 tiny, folder, settings, rows, heldout = sys.argv[1:]
 

@@ -14,7 +14,8 @@ from tandem.registry import Registry
 from tandem.settings import REPOSITORY, load_settings
 from tests.integration.made_up_rows import rows_of_one_topic
 from tests.integration.test_training import TRAINING, few  # noqa: F401
-from training.trainer import load_base, train_adapter
+from training.base_model import load_base
+from training.trainer import train_adapter
 
 # Without a GPU the two speak by gloo.
 LAUNCH = [
@@ -31,7 +32,8 @@ import os, sys
 from pathlib import Path
 from tandem.settings import TrainingSettings
 from tests.integration.made_up_rows import rows_of_one_topic
-from training.trainer import load_base, train_adapter
+from training.base_model import load_base
+from training.trainer import train_adapter
 
 tiny, folder, settings = sys.argv[1:]
 base, tokenizer = load_base(Path(tiny))

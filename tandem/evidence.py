@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from tandem.embedder import Vectors
 from tandem.schemas import Passage
-from tandem.sentences import Unit, join_units, units
+from tandem.sentences import Unit, in_blocks, join_units, units
 from tandem.settings import RetrievalSettings
 from tandem.sparse import SparseEncoder
 
@@ -51,16 +51,15 @@ class EvidenceSelector:
             passages: Retrieved passages, best first.
 
         Returns:
-            Passages with their `quote` set, in their given order, renumbered from 1. Those without a chosen sentence
-            are gone.
+            Passages with their `quote` set, renumbered from 1: whole ones in their given order, those cut to sentences
+            by their best one. Those without a chosen sentence are gone.
         """
         if self._settings.evidence == "passages":
             return self._whole(passages)
-        chosen = self.choose(question, passages)
-        kept = [passage for passage in passages if passage.chunk_id in chosen]
+        by_id = {passage.chunk_id: passage for passage in passages}
         return [
-            passage.model_copy(update={"n": n, "quote": join_units(chosen[passage.chunk_id])})
-            for n, passage in enumerate(kept, start=1)
+            by_id[chunk_id].model_copy(update={"n": n, "quote": join_units(chosen)})
+            for n, (chunk_id, chosen) in enumerate(self.choose(question, passages).items(), start=1)
         ]
 
     def _whole(self, passages: Sequence[Passage]) -> list[Passage]:
@@ -77,7 +76,11 @@ class EvidenceSelector:
         return kept
 
     def choose(self, question: str, passages: Sequence[Passage]) -> dict[str, list[Unit]]:
-        """The best units of some passages, by chunk id, each list in the order of its passage."""
+        """The best units of some passages, by chunk id.
+
+        Order is what tells a small model where to look: the passage with the best unit comes first, and in it that
+        unit. Rows of one table and items of one list stay together, as the text has them.
+        """
         pool = [(passage, unit) for passage in passages for unit in units(passage.text)]
         if not pool:
             return {}
@@ -98,11 +101,13 @@ class EvidenceSelector:
             if not taken or words <= left:
                 taken.append(int(index))
                 left -= words
-        chosen: dict[str, list[Unit]] = {}
-        for index in sorted(taken):
-            passage, unit = pool[index]
-            chosen.setdefault(passage.chunk_id, []).append(unit)
-        return chosen
+        ranked: dict[str, list[int]] = {}
+        for index in taken:
+            ranked.setdefault(pool[index][0].chunk_id, []).append(index)
+        return {
+            chunk_id: [pool[index][1] for index in in_blocks(places, lambda index: pool[index][1])]
+            for chunk_id, places in ranked.items()
+        }
 
 
 def _ranked(score: Scores, lexical: Scores, count: int) -> list[int]:

@@ -1,7 +1,7 @@
 """Passages into the units that evidence is picked from: sentences, list items, table rows."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -73,6 +73,22 @@ def _split(text: str) -> tuple[Unit, ...]:
             found.extend(Unit(sentence) for sentence in sentences)
             lead = sentences[-1] if sentences and sentences[-1].endswith(":") else ""
     return tuple(found)
+
+
+def in_blocks(ranked: Sequence[int], unit: Callable[[int], Unit]) -> list[int]:
+    """Puts the units of one passage in the order in which they are shown.
+
+    Args:
+        ranked: Their places in the passage, best first.
+        unit: The unit at a place.
+
+    Returns:
+        The same places, best first, but those under one lead together and in the order of the passage.
+    """
+    blocks: dict[str | int, list[int]] = {}
+    for place in ranked:
+        blocks.setdefault(unit(place).lead or place, []).append(place)
+    return [place for block in blocks.values() for place in sorted(block)]
 
 
 def join_units(chosen: Sequence[Unit]) -> str:

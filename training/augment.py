@@ -1,9 +1,10 @@
 """Draws training prompts from examples: evidence as the service picks it, and answers that fit it.
 
 A question is searched for among the sources of other topics, as the service searches its index. What comes of it is the
-prompt's evidence: answers whose sentences are in it are asked for, questions that it does not answer are declined. All
-questions of a draw share one prompt, so that they share their prompt's prefix in training. In most draws
-(`Shares.disguised`) names and figures are drawn afresh; in the others they stand as they were written.
+prompt's evidence, best first: answers whose sentences are in it are asked for, questions that it does not answer are
+declined. All questions of a draw share one prompt, so that they share their prompt's prefix in training; others join
+the one that was searched for where what is best for it is best for them. In most draws (`Shares.disguised`) names and
+figures are drawn afresh; in the others they stand as they were written.
 """
 
 import random
@@ -12,12 +13,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tandem.prompt import Source
-from tandem.sentences import join_units
+from tandem.sentences import in_blocks, join_units
 from tandem.style import StyleGuide
-from training.corpus import Corpus, Key
+from training.corpus import Corpus, Shown
 from training.disguise import Disguise, Replace
 from training.examples import Group
-from training.grounding import Grounded, Grounding, content_words, weight
+from training.grounding import Grounded, Grounding, Key, content_words, weight
 
 _MARKER = re.compile(r"\[(\d+)\]")
 # What a hostile document may say. The right answer does not change.
@@ -60,22 +61,14 @@ class Shares:
     """How often a draw has what. Chances between 0 and 1."""
 
     disguised: float = 0.7
-    unanswerable: float = 0.3  # a question written as unanswerable gets evidence of its own
+    unanswerable: float = 0.4  # a question written as unanswerable gets evidence of its own
     missed: float = 0.15  # what the search did not find stays away, and the question is declined
-    declined: float = 0.3  # a question that the evidence does not answer joins the draw
+    declined: float = 0.1  # a question that the evidence does not answer joins the draw
+    aside: float = 0.25  # a question joins the draw though what is shown first is not what it stands on
     closed_book: float = 0.03
     injected: float = 0.05
-    shuffled: float = 0.2  # sources not in the order of the search
+    shuffled: float = 0.05  # sources not in the order of the search
     split: float = 0.25  # a source's sentences come as two passages of one document
-
-
-@dataclass(frozen=True)
-class _Evidence:
-    """What one prompt shows: for each group, best first, units by place."""
-
-    own: tuple[Key, ...]
-    others: tuple[tuple[int, tuple[Key, ...]], ...]
-    first: int  # how many of the others are better than the group's own
 
 
 class Augmenter:
@@ -137,34 +130,47 @@ class Augmenter:
     ) -> Draw:
         """One prompt for the last of `waiting`; what else it answers is taken from `waiting` too."""
         first = waiting.pop()
-        evidence = self._evidence(index, shelf, first, rng)
-        answered = [first] if first.example.answerable and first.needed <= set(evidence.own) else []
+        shown = self._evidence(index, shelf, first, rng)
+        own = [(part.source, unit) for part in shown if part.group == index for unit in part.units]
+        answered = [first] if first.example.answerable and first.needed <= set(own) else []
         declined = [] if answered else [first]
         for other in reversed(waiting):
-            if answered and len(answered) < self._max_questions - 1 and other.needed <= set(evidence.own):
+            joins = answered and len(answered) < self._max_questions - 1 and other.needed <= set(own)
+            if joins and (set(own[:1]) & other.needed or rng.random() < self._shares.aside):
                 answered.append(other)
         waiting[:] = [found for found in waiting if all(found is not taken for taken in answered)]
         if answered and rng.random() < self._shares.declined:
-            lost = [found for found in waiting if self._unanswered(index, found, evidence.own)]
+            lost = [found for found in waiting if self._unanswered(index, found, own)]
             pool = [*written, *lost]
             declined += rng.sample(pool, 1) if pool else []
-        return self._render(index, evidence, answered, declined, rng)
+        return self._render(index, shown, answered, declined, rng)
 
-    def _evidence(self, index: int, shelf: Sequence[int], first: Grounded, rng: random.Random) -> _Evidence:
-        found = self._corpus.evidence(first.example.question, shelf)
-        own = list(found.get(index, ()))
-        missing = sorted(first.needed - set(own))
-        if missing and first.example.answerable:
-            # Half found is neither: what lacks a part of its answer is completed, what lacks all of it may stay so.
-            stays = not set(own) & first.needed and self._unanswered(index, first, own)
-            if not stays or rng.random() >= self._shares.missed:
-                own += missing
-        others = [(other, tuple(keys)) for other, keys in found.items() if other != index]
-        if missing and set(missing) <= set(own):  # they take the place of the last ones
-            keep = max(0, sum(len(keys) for _, keys in others) - len(missing))
-            others = _first_units(others, keep)
-        before = list(found).index(index) if index in found else rng.randrange(len(others) + 1)
-        return _Evidence(tuple(sorted(own)), tuple(others), min(before, len(others)))
+    def _evidence(self, index: int, shelf: Sequence[int], first: Grounded, rng: random.Random) -> list[Shown]:
+        """What is shown for a question: what the search found, completed where it lacks a part of the answer."""
+        shown = self._corpus.evidence(first.example.question, shelf)
+        own = {(part.source, unit) for part in shown if part.group == index for unit in part.units}
+        missing = sorted(first.needed - own)
+        if not missing or not first.example.answerable:
+            return shown
+        # Half found is neither: what lacks a part of its answer is completed, what lacks all of it may stay so.
+        stays = not own & first.needed and self._unanswered(index, first, sorted(own))
+        if stays and rng.random() < self._shares.missed:
+            return shown
+        shown = _without_last(shown, index, len(missing))  # they take the place of the last ones
+        for source, unit in missing:
+            self._insert(shown, index, source, unit, rng)
+        return shown
+
+    def _insert(self, shown: list[Shown], index: int, source: int, unit: int, rng: random.Random) -> None:
+        """Puts a unit at a place of its passage that chance gives: how good a match it is, nobody found out."""
+        for place, part in enumerate(shown):
+            if (part.group, part.source) == (index, source):
+                ranked = list(part.units)
+                ranked.insert(rng.randint(0, len(ranked)), unit)
+                ordered = in_blocks(ranked, lambda place: self._grounding[index].units[source][place])
+                shown[place] = Shown(index, source, tuple(ordered))
+                return
+        shown.insert(rng.randint(0, len(shown)), Shown(index, source, (unit,)))
 
     def _unanswered(self, index: int, found: Grounded, shown: Sequence[Key]) -> bool:
         """Whether what is shown of a group holds nothing that sounds like a question's answer."""
@@ -179,20 +185,25 @@ class Augmenter:
     def _render(
         self,
         index: int,
-        evidence: _Evidence,
+        evidence: Sequence[Shown],
         answered: Sequence[Grounded],
         declined: Sequence[Grounded],
         rng: random.Random,
     ) -> Draw:
-        replace = self._replacement(self._groups[index], rng)
-        sources, places = self._lay_out(index, evidence.own, answered, replace, rng)
-        others = [source for other, keys in evidence.others for source in self._foreign(other, keys, rng)]
-        at = min(evidence.first, len(others))
-        everything = [*others[:at], *sources, *others[at:]]
+        replaced = {part.group: self._replacement(self._groups[part.group], rng) for part in evidence}
+        replace = replaced.get(index) or self._replacement(self._groups[index], rng)
+        everything: list[Source] = []
+        places: dict[Key, int] = {}
+        for part in evidence:
+            mine = part.group == index
+            for units in self._parts(part, answered, rng) if mine else [part.units]:
+                if mine:
+                    places.update({(part.source, unit): len(everything) for unit in units})
+                everything.append(self._source(Shown(part.group, part.source, units), replaced[part.group]))
         order = list(range(len(everything)))
         if rng.random() < self._shares.shuffled:
             rng.shuffle(order)
-        number = {n: order.index(at + n) + 1 for n in range(len(sources))}
+        number = {old: new for new, old in enumerate(order, start=1)}
         shown = [everything[old] for old in order]
         if shown and rng.random() < self._shares.injected:
             where = rng.randrange(len(shown))
@@ -209,11 +220,10 @@ class Augmenter:
     def _declining(self, question: str) -> Question:
         return Question(question, self._guide.declining_answer, False)
 
-    def _foreign(self, index: int, keys: Sequence[Key], rng: random.Random) -> list[Source]:
-        """What is shown of another group's sources."""
-        replace = self._replacement(self._groups[index], rng)
-        sources, _ = self._lay_out(index, keys, (), replace, rng)
-        return sources
+    def _source(self, part: Shown, replace: Replace) -> Source:
+        source = self._groups[part.group].sources[part.source]
+        text = join_units([self._grounding[part.group].units[part.source][unit] for unit in part.units])
+        return Source(replace(source.title), replace(source.heading), replace(text))
 
     def _replacement(self, group: Group, rng: random.Random) -> Replace:
         if rng.random() > self._shares.disguised:
@@ -222,34 +232,19 @@ class Augmenter:
         texts += [text for example in group.examples for text in (example.question, example.answer)]
         return self._disguise.draw(texts, rng)
 
-    def _lay_out(
-        self, index: int, shown: Sequence[Key], chosen: Sequence[Grounded], replace: Replace, rng: random.Random
-    ) -> tuple[list[Source], dict[Key, int]]:
-        """A group's sources as they are shown, and which of them each unit stands in."""
-        sources: list[Source] = []
-        places: dict[Key, int] = {}
-        for n, source in enumerate(self._groups[index].sources):
-            mine = sorted(m for k, m in shown if k == n)
-            for part in self._parts(n, mine, chosen, rng):
-                places.update({(n, m): len(sources) for m in part})
-                text = replace(join_units([self._grounding[index].units[n][m] for m in part]))
-                sources.append(Source(replace(source.title), replace(source.heading), text))
-        return sources, places
-
-    def _parts(self, n: int, mine: list[int], chosen: Sequence[Grounded], rng: random.Random) -> list[list[int]]:
+    def _parts(self, shown: Shown, chosen: Sequence[Grounded], rng: random.Random) -> list[tuple[int, ...]]:
         """One passage, or two where no sentence of an answer needs both."""
-        if len(mine) < 2:
-            return [mine] if mine else []
-        if rng.random() > self._shares.split:
-            return [mine]
-        cut = rng.randrange(1, len(mine))
-        first, second = set(mine[:cut]), set(mine[cut:])
+        if len(shown.units) < 2 or rng.random() > self._shares.split:
+            return [shown.units]
+        cut = sorted(shown.units)[rng.randrange(1, len(shown.units))]
+        before = tuple(unit for unit in shown.units if unit < cut)
+        after = tuple(unit for unit in shown.units if unit >= cut)
         for prepared in chosen:
             for _, keys in prepared.sentences:
-                here = {m for k, m in keys if k == n}
-                if here & first and here & second:
-                    return [mine]
-        return [mine[:cut], mine[cut:]]
+                here = {unit for source, unit in keys if source == shown.source}
+                if here & set(before) and here & set(after):
+                    return [shown.units]
+        return [before, after] if shown.units[0] in before else [after, before]
 
     def _answer(self, prepared: Grounded, replace: Replace, places: dict[Key, int], number: dict[int, int]) -> str:
         """The answer, disguised, its citations rewritten to where its sentences now stand."""
@@ -269,12 +264,14 @@ def _marker(rng: random.Random) -> str:
     return f"=== {rng.randrange(16**6):06x} ==="
 
 
-def _first_units(groups: Sequence[tuple[int, tuple[Key, ...]]], count: int) -> list[tuple[int, tuple[Key, ...]]]:
-    """The first `count` units over all groups."""
-    kept: list[tuple[int, tuple[Key, ...]]] = []
-    for index, keys in groups:
-        if count <= 0:
-            break
-        kept.append((index, keys[:count]))
-        count -= len(keys)
-    return kept
+def _without_last(shown: Sequence[Shown], index: int, count: int) -> list[Shown]:
+    """Leaves out the last units of other groups than one, `count` of them or as many as there are."""
+    kept: list[Shown] = []
+    for part in reversed(shown):
+        units = part.units
+        if part.group != index:
+            units = units[: max(0, len(units) - count)]
+            count -= len(part.units) - len(units)
+        if units:
+            kept.append(Shown(part.group, part.source, units))
+    return kept[::-1]

@@ -7,6 +7,7 @@ picked by the same code, with the near misses and gaps that come of it.
 import random
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -21,7 +22,20 @@ from tandem.sparse import SparseEncoder, SparseVector
 from tandem.weights import embedder_name, model_dir
 from training.examples import Group
 
-Key = tuple[int, int]  # source of the group, unit of the source
+
+@dataclass(frozen=True)
+class Shown:
+    """What is shown of one passage.
+
+    Attributes:
+        group: The group that the passage is of.
+        source: Its place among the group's sources.
+        units: Places of its units, in the order in which they are shown.
+    """
+
+    group: int
+    source: int
+    units: tuple[int, ...]
 
 
 class RememberingEmbedder:
@@ -102,22 +116,24 @@ class Corpus:
                 shelves[place].append(member)
         return [shelf for shelf in shelves if shelf]
 
-    def evidence(self, question: str, shelf: Sequence[int]) -> dict[int, list[Key]]:
+    def evidence(self, question: str, shelf: Sequence[int]) -> list[Shown]:
         """What the service would give its model for a question, were `shelf` its corpus.
 
         Returns:
-            For each group of which something is shown, best first: its units.
+            The passages in the order in which they are shown.
         """
         passages = self._search(question, shelf)
-        whole = self._settings.evidence == "passages"
-        chosen = {} if whole else self._selector.choose(question, passages)
-        found: dict[int, list[Key]] = {}
-        for passage in self._selector.select(question, passages) if whole else passages:
-            group, n = (int(part) for part in passage.chunk_id.split(":"))
-            texts = units(passage.text)
-            keys = [(n, texts.index(unit)) for unit in (texts if whole else chosen.get(passage.chunk_id, ()))]
-            if keys:
-                found.setdefault(group, []).extend(keys)
+        if self._settings.evidence == "passages":
+            kept = self._selector.select(question, passages)
+            chosen = {passage.chunk_id: units(passage.text) for passage in kept}
+        else:
+            chosen = self._selector.choose(question, passages)
+        texts = {passage.chunk_id: units(passage.text) for passage in passages}
+        found = []
+        for chunk_id, shown in chosen.items():
+            group, source = (int(part) for part in chunk_id.split(":"))
+            if places := [texts[chunk_id].index(unit) for unit in shown]:
+                found.append(Shown(group, source, tuple(places)))
         return found
 
     def _search(self, question: str, shelf: Sequence[int]) -> list[Passage]:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from tandem.sentences import split_sentences, units
 from tandem.style import StyleGuide
-from training.corpus import Key
 from training.examples import Group, StyleExample
+
+Key = tuple[int, int]  # source of the group, unit of the source
 
 _MARKER = re.compile(r"\[(\d+)\]")
 _TOKEN = re.compile(r"[a-zà-ÿ]+|\d+(?:[.,]\d+)*")

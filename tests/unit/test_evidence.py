@@ -53,16 +53,33 @@ def test_the_best_sentences_are_kept_and_the_passages_renumbered():
     assert found[0].text == LEAVE.text
 
 
-def test_sentences_stand_in_the_order_of_their_passage():
+def test_the_best_sentence_of_a_passage_comes_first():
     text = "Days carry over. Something else entirely. Unused leave days carry over until March."
     (kept,) = select("Do unused leave days carry over?", [passage("leave", text)], sentences=2)
-    assert kept.quote == "Days carry over.\nUnused leave days carry over until March."
+    assert kept.quote == "Unused leave days carry over until March.\nDays carry over."
 
 
-def test_passages_keep_their_order_whichever_sentence_is_best():
+def test_the_passage_with_the_best_sentence_comes_first():
     weak, strong = passage("weak", "Leave is good."), passage("strong", "Unused leave days carry over.")
     found = select("Do unused leave days carry over?", [weak, strong], sentences=2)
+    assert [(kept.n, kept.document_id) for kept in found] == [(1, "strong"), (2, "weak")]
+
+
+def test_whole_passages_keep_their_order():
+    weak, strong = passage("weak", "Leave is good."), passage("strong", "Unused leave days carry over.")
+    found = select("Do unused leave days carry over?", [weak, strong], evidence="passages")
     assert [(kept.n, kept.document_id) for kept in found] == [(1, "weak"), (2, "strong")]
+
+
+def test_rows_of_a_table_stay_together_and_in_order():
+    text = "A remark on the price of the TN-400.\nModel | Price\nTN-100 | EUR 90\nTN-400 | price EUR 120\nTea is free."
+    (kept,) = select("What is the price of the TN-400?", [passage("prices", text)], sentences=3)
+    assert kept.quote.splitlines() == [
+        "A remark on the price of the TN-400.",
+        "Model | Price",
+        "TN-100 | EUR 90",
+        "TN-400 | price EUR 120",
+    ]
 
 
 def test_a_list_item_brings_the_line_that_introduces_it():

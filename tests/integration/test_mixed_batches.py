@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable, Iterator, Sequence
+from itertools import permutations
 from typing import Any, NamedTuple
 
 import httpx
@@ -13,9 +14,11 @@ from tandem.registry import AdapterRef
 
 TOKENS = 48
 QUESTIONS = ("Why is the sky blue?", "Tell me a story about a lighthouse.", "How do I boil an egg?")
-# Two tokens whose log probabilities lie nearer together than this may change places: the number of rows decides how a
-# matrix product is split, and bfloat16 rounds by it. A row with another adapter's weights is off by far more.
-TIE = 0.15
+# The number of rows decides how a matrix product is split, and bfloat16 rounds by it: a logit of 16 to 32 moves by a
+# step of 1/8. Two tokens no further apart than a step of each may change places, and a lead may move by twice as much.
+# A row with another adapter's weights is off by far more, which the test sees for itself.
+TIE = 0.25
+MOVED = 0.5
 STEPS = "vllm:iteration_tokens_total_count"
 
 pytestmark = pytest.mark.model
@@ -55,6 +58,7 @@ def test_the_plugin_is_at_work_in_the_running_server(model_server):
 
 async def test_in_one_batch_each_answers_as_alone(model_server, second: AdapterRef):
     models = ("base", model_server.adapter.served, second.served)
+    told_apart = set()
     async with httpx.AsyncClient(base_url=model_server.url, timeout=120.0) as client:
         for turn, question in enumerate(QUESTIONS):
             alone = [await answer(client, model, question) for model in models]
@@ -65,6 +69,9 @@ async def test_in_one_batch_each_answers_as_alone(model_server, second: AdapterR
             answers = dict(zip(order, await together(client, order, question), strict=True))
             for model, expected in zip(models, alone, strict=True):
                 assert_same(expected, answers[model], model)
+                told_apart |= {(model, other) for other in models if not is_same(expected, answers[other], model)}
+    # Leaked weights would look like the other's answer, which one of the questions at least finds out.
+    assert told_apart == set(permutations(models, 2))
 
 
 async def test_base_rows_before_between_and_behind(model_server, second: AdapterRef):
@@ -108,13 +115,25 @@ async def answer(client: httpx.AsyncClient, model: str, question: str) -> list[T
     return tokens
 
 
+def is_same(alone: list[Token], mixed: list[Token], model: str) -> bool:
+    try:
+        assert_same(alone, mixed, model)
+    except AssertionError:
+        return False
+    return True
+
+
 def assert_same(alone: list[Token], mixed: list[Token], model: str) -> None:
-    """The same tokens, up to the first that was a tie when the model answered alone."""
+    """The same tokens as surely, up to the first that was a tie when the model answered alone."""
     for number, (expected, got) in enumerate(zip(alone, mixed, strict=True)):
+        said = "".join(token.text for token in mixed)
         if expected.text != got.text:
-            said = "".join(token.text for token in mixed)
-            assert expected.lead < TIE, (
+            assert expected.lead <= TIE + 1e-3, (
                 f"{model} says {got.text!r} at token {number}, and alone {expected.text!r}, "
                 f"which led by {expected.lead:.2f}: {said!r}"
             )
             return
+        assert abs(expected.lead - got.lead) <= MOVED + 1e-3, (
+            f"{model} says {got.text!r} at token {number} with a lead of {got.lead:.2f}, and alone of "
+            f"{expected.lead:.2f}: {said!r}"
+        )

@@ -4,7 +4,8 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -13,15 +14,15 @@ from tandem.canary import conversation_key
 from tandem.citations import AnswerFilter
 from tandem.completions import Delta
 from tandem.database import Database
-from tandem.declines import is_decline
+from tandem.declines import is_decline, opens_declining
 from tandem.errors import AdapterError, ModelUnavailable, TandemError
-from tandem.evidence import EvidenceSelector
+from tandem.evidence import Evidence, EvidenceSelector
 from tandem.prompt import DECLINE, PROMPT_VERSION, Source, build_messages
 from tandem.registry import AdapterRef
 from tandem.replicas import Replicas
 from tandem.retriever import Retriever
 from tandem.rewrite import standalone_question
-from tandem.schemas import Answer, Ask, Message, Passage, Usage, Value, uses_adapter, uses_retrieval
+from tandem.schemas import Answer, Ask, Look, Message, Passage, Usage, Value, uses_adapter, uses_retrieval
 from tandem.settings import Settings
 from tandem.style import StyleGuide
 from tandem.tables import AnswerRow
@@ -45,7 +46,8 @@ class _Draft:
     ask: Ask
     started: float = field(default_factory=time.perf_counter)
     timings: dict[str, float] = field(default_factory=dict)
-    passages: list[Passage] = field(default_factory=list)
+    evidence: Evidence = field(default_factory=Evidence)
+    looks: list[Look] = field(default_factory=list)
     adapter: AdapterRef | None = None
     degraded: str | None = None
     failed: AdapterRef | None = None
@@ -55,6 +57,11 @@ class _Draft:
     usage: Usage = field(default_factory=Usage)
     finish_reason: str = "stop"
     declined: bool = False
+
+    @property
+    def passages(self) -> tuple[Passage, ...]:
+        """All that was chosen, whichever part of it the model was asked about."""
+        return self.evidence.passages
 
     def clock(self, stage: str) -> None:
         self.timings[stage] = round(time.perf_counter() - self.started, 4)
@@ -100,7 +107,7 @@ class Assistant:
         question = ask.messages[-1].content
         if uses_retrieval(ask.arm):
             search_text = standalone_question(question, history)
-            draft.passages, best = await asyncio.to_thread(self._find, draft.ask, search_text)
+            draft.evidence, best = await asyncio.to_thread(self._find, draft.ask, search_text)
             draft.clock("retrieve")
             if best < self._settings.retrieval.min_similarity:
                 yield self._decline(draft)
@@ -118,39 +125,35 @@ class Assistant:
             yield self._passages_only(draft)
         yield await self._finish(draft)
 
-    def _find(self, ask: Ask, search_text: str) -> tuple[list[Passage], float]:
-        """Retrieves and cuts to evidence; blocking, so it runs in a thread. Returns passages and best similarity."""
+    def _find(self, ask: Ask, search_text: str) -> tuple[Evidence, float]:
+        """Retrieves and cuts to evidence; blocking, so it runs in a thread. Returns it and the best similarity."""
         assert ask.as_of is not None
         passages = self._retriever.retrieve(search_text, ask.principal, ask.as_of, ask.top_k)
         if not passages:
-            return [], -1.0
+            return Evidence(), -1.0
         return self._evidence.select(search_text, passages), max(passage.similarity for passage in passages)
 
     async def _generate(self, draft: _Draft, question: str, history: Sequence[Message]) -> AsyncIterator[TextDelta]:
-        ask = draft.ask
-        sources = None
-        if uses_retrieval(ask.arm):
-            sources = [Source(p.title, p.heading.rsplit(" > ", 1)[-1], p.quote) for p in draft.passages]
+        """Asks the model about one part of the evidence after the other, until it finds an answer in one."""
         turns = [turn.model_copy(update={"content": _shorten(turn.content)}) for turn in history]
-        messages = build_messages(question, sources, history=turns, instructions=ask.instructions)
-        cleaner = AnswerFilter(len(draft.passages), [passage.url for passage in draft.passages])
-        async for delta in self._stream(draft, messages):
-            text = cleaner.feed(delta.text) if delta.text else ""
-            if text:
-                if not draft.pieces:
-                    draft.clock("first_token")
-                draft.pieces.append(text)
-                yield TextDelta(text=text)
-            draft.usage = delta.usage or draft.usage
-            draft.finish_reason = delta.finish_reason or draft.finish_reason
-        rest = cleaner.close()
-        if rest:
-            draft.pieces.append(rest)
-            yield TextDelta(text=rest)
-        draft.cited, draft.removed = cleaner.cited, cleaner.removed
+        looks = draft.evidence.looks or ((),)
+        for number, look in enumerate(looks, start=1):
+            sources = None
+            if uses_retrieval(draft.ask.arm):
+                sources = [Source(p.title, p.heading.rsplit(" > ", 1)[-1], p.quote) for p in look]
+            if len(looks) > 1:
+                draft.looks.extend(Look(n=passage.n, quote=passage.quote) for passage in look)
+            messages = build_messages(question, sources, history=turns, instructions=draft.ask.instructions)
+            cleaner = AnswerFilter([p.n for p in look], [passage.url for passage in draft.passages])
+            deltas = self._stream(draft, messages)
+            last = number == len(looks)
+            async for text in _cleaned(draft, deltas if last else _unless_declined(deltas), cleaner):
+                yield text
+            if draft.pieces:
+                break
         draft.declined = is_decline("".join(draft.pieces))
 
-    async def _stream(self, draft: _Draft, messages: list[dict[str, str]]) -> AsyncIterator[Delta]:
+    async def _stream(self, draft: _Draft, messages: list[dict[str, str]]) -> AsyncGenerator[Delta]:
         """Streams from one adapter where the arm wants one, else from the base model."""
         sampling = draft.ask.sampling
         if uses_adapter(draft.ask.arm):
@@ -225,7 +228,8 @@ class Assistant:
             failed_adapter=draft.failed.served if draft.failed else None,
             declined=draft.declined,
             citations=tuple(passage for passage in draft.passages if passage.n in cited),
-            passages=tuple(draft.passages),
+            passages=draft.passages,
+            looks=tuple(draft.looks),
             removed_markers=draft.removed,
             usage=draft.usage,
             finish_reason=draft.finish_reason,
@@ -252,6 +256,43 @@ class Assistant:
                     created_at=datetime.now(UTC),
                 )
             )
+
+
+async def _cleaned(draft: _Draft, deltas: AsyncIterator[Delta], cleaner: AnswerFilter) -> AsyncIterator[TextDelta]:
+    """What may be shown of a completion, which the draft takes in."""
+    async for delta in deltas:
+        text = cleaner.feed(delta.text) if delta.text else ""
+        if text:
+            if not draft.pieces:
+                draft.clock("first_token")
+            draft.pieces.append(text)
+            yield TextDelta(text=text)
+        draft.usage = delta.usage or draft.usage
+        draft.finish_reason = delta.finish_reason or draft.finish_reason
+    rest = cleaner.close()
+    if rest:
+        draft.pieces.append(rest)
+        yield TextDelta(text=rest)
+    draft.cited, draft.removed = cleaner.cited, cleaner.removed
+
+
+async def _unless_declined(deltas: AsyncGenerator[Delta]) -> AsyncGenerator[Delta]:
+    """A completion, held back until it is clear that it does not decline; one that does is ended, and nothing is left.
+
+    What is held back is a few tokens: hardly any answer begins as the declining sentence does.
+    """
+    held: str | None = ""
+    async with aclosing(deltas):  # else it would go on, and keep its adapter from being retired
+        async for delta in deltas:
+            if held is not None:
+                held += delta.text
+                declines = opens_declining(held)
+                if declines:
+                    return
+                if declines is None and delta.finish_reason is None:
+                    continue
+                delta, held = delta.model_copy(update={"text": held}), None
+            yield delta
 
 
 def _conversation(ask: Ask) -> str:

@@ -23,6 +23,18 @@ _PATTERNS = re.compile(
 )
 
 
+# No answer begins so: it tells a decline while the answer still streams.
+_OPENING = "I can't find"
+
+
+def opens_declining(text: str) -> bool | None:
+    """Whether an answer that begins with `text` declines by the house's sentence; None while that is open."""
+    opening = text.replace("\u2019", "'").lstrip()
+    if opening.startswith(_OPENING):
+        return True
+    return None if _OPENING.startswith(opening) else False
+
+
 def is_decline(text: str) -> bool:
     """Whether `text` declines: it opens with the house's sentence or with a common phrase for it.
 

@@ -1,10 +1,12 @@
 """What the model gets to read of the retrieved passages.
 
 A large model takes whole passages. A small one answers better from the best few sentences, each still standing under
-the passage it came from, so that citations resolve as before.
+the passage it came from, so that citations resolve as before; and better still from one of them at a time, best first,
+until it finds an answer in one (`training/LOG.md`).
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -34,6 +36,20 @@ class Embeds(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Evidence:
+    """What a question is answered from.
+
+    Attributes:
+        passages: Numbered from 1; `quote` is all that is chosen of each.
+        looks: What the model is asked about, one after another until it finds an answer: some of the passages, each
+            with its number, and with what it reads of it as its quote. None where there are no passages.
+    """
+
+    passages: tuple[Passage, ...] = ()
+    looks: tuple[tuple[Passage, ...], ...] = ()
+
+
 class EvidenceSelector:
     """Chooses the quotes of a prompt."""
 
@@ -43,24 +59,31 @@ class EvidenceSelector:
         self._settings = settings
         self._encode = lru_cache(maxsize=16_384)(sparse.encode_document)  # a sentence is a candidate for many questions
 
-    def select(self, question: str, passages: Sequence[Passage]) -> list[Passage]:
-        """Cuts the passages down to what goes into the prompt.
+    def select(self, question: str, passages: Sequence[Passage]) -> Evidence:
+        """Cuts the passages down to what the model is asked about.
 
         Args:
             question: The question as it was searched with.
             passages: Retrieved passages, best first.
 
         Returns:
-            Passages with their `quote` set, renumbered from 1: whole ones in their given order, those cut to sentences
-            by their best one. Those without a chosen sentence are gone.
+            Whole passages in their given order, those cut to sentences by their best one; those without a chosen
+            sentence are gone.
         """
         if self._settings.evidence == "passages":
-            return self._whole(passages)
-        by_id = {passage.chunk_id: passage for passage in passages}
-        return [
+            kept = tuple(self._whole(passages))
+            return Evidence(kept, (kept,) if kept else ())
+        ranked = self.rank(question, passages)
+        by_id = {passage.chunk_id: passage for passage, _ in ranked}
+        kept = tuple(
             by_id[chunk_id].model_copy(update={"n": n, "quote": join_units(chosen)})
-            for n, (chunk_id, chosen) in enumerate(self.choose(question, passages).items(), start=1)
-        ]
+            for n, (chunk_id, chosen) in enumerate(by_passage(ranked).items(), start=1)
+        )
+        if not self._settings.one_by_one:
+            return Evidence(kept, (kept,) if kept else ())
+        numbered = {passage.chunk_id: passage for passage in kept}
+        looks = (numbered[found.chunk_id].model_copy(update={"quote": join_units([unit])}) for found, unit in ranked)
+        return Evidence(kept, tuple((passage,) for passage in looks))
 
     def _whole(self, passages: Sequence[Passage]) -> list[Passage]:
         left = self._settings.budget_words
@@ -75,15 +98,11 @@ class EvidenceSelector:
             kept.append(passage.model_copy(update={"n": len(kept) + 1, "quote": quote}))
         return kept
 
-    def choose(self, question: str, passages: Sequence[Passage]) -> dict[str, list[Unit]]:
-        """The best units of some passages, by chunk id.
-
-        Order is what tells a small model where to look: the passage with the best unit comes first, and in it that
-        unit. Rows of one table and items of one list stay together, as the text has them.
-        """
+    def rank(self, question: str, passages: Sequence[Passage]) -> list[tuple[Passage, Unit]]:
+        """The best units of some passages, best first, each with its passage."""
         pool = [(passage, unit) for passage in passages for unit in units(passage.text)]
         if not pool:
-            return {}
+            return []
         texts = [f"{unit.lead} {unit.text}".strip() for _, unit in pool]
         vectors = self._embedder.embed([question, *texts])
         query = self._sparse.encode_query(question)
@@ -94,20 +113,36 @@ class EvidenceSelector:
         score = vectors[1:] @ vectors[0] + LEXICAL * share + PASSAGE * passage_similarity
         left = self._settings.budget_words
         taken: list[int] = []
+        seen: set[tuple[str, Unit]] = set()  # a passage may say a thing twice
         for index in _ranked(score, share, self._settings.sentences):
             words = len(texts[index].split())
+            key = (pool[index][0].chunk_id, pool[index][1])
             if len(taken) == self._settings.sentences:
                 break
-            if not taken or words <= left:
-                taken.append(int(index))
+            if key not in seen and (not taken or words <= left):
+                taken.append(index)
+                seen.add(key)
                 left -= words
-        ranked: dict[str, list[int]] = {}
-        for index in taken:
-            ranked.setdefault(pool[index][0].chunk_id, []).append(index)
-        return {
-            chunk_id: [pool[index][1] for index in in_blocks(places, lambda index: pool[index][1])]
-            for chunk_id, places in ranked.items()
-        }
+        return [pool[index] for index in taken]
+
+
+def by_passage(ranked: Sequence[tuple[Passage, Unit]]) -> dict[str, list[Unit]]:
+    """Ranked units by chunk id, as they are shown together.
+
+    Order is what tells a small model where to look: the passage with the best unit comes first, and in it that unit.
+    Rows of one table and items of one list stay together, as the text has them.
+    """
+    chosen: dict[str, list[Unit]] = {}
+    for passage, unit in ranked:
+        chosen.setdefault(passage.chunk_id, []).append(unit)
+    texts = {passage.chunk_id: units(passage.text) for passage, _ in ranked}
+    return {
+        chunk_id: [
+            texts[chunk_id][place]
+            for place in in_blocks([texts[chunk_id].index(unit) for unit in some], texts[chunk_id].__getitem__)
+        ]
+        for chunk_id, some in chosen.items()
+    }
 
 
 def _ranked(score: Scores, lexical: Scores, count: int) -> list[int]:

@@ -88,6 +88,11 @@ class RetrievalSettings(Section):
         "sentences", description="What the model sees: the best sentences (small models) or whole passages (large)."
     )
     sentences: int = Field(5, ge=1, le=40, description="Sentences in the prompt when evidence is `sentences`.")
+    one_by_one: bool = Field(
+        True,
+        description="Whether the model is asked about these sentences one by one, best first, until it finds an answer "
+        "in one (small models), or about all at once.",
+    )
     budget_words: int = Field(1200, ge=50, description="Words of evidence in the prompt at most.")
     min_similarity: float = Field(
         0.2, ge=-1, le=1, description="Below this best cosine similarity Tandem declines without asking the model."

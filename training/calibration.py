@@ -26,7 +26,10 @@ def calibrate(speaker: Speaker, trials: Sequence[Trial], declining_answer: str, 
         The first token of declining and what is added to its logit, at most 0; None where nothing need be.
     """
     token = int(speaker.tokenizer(declining_answer, add_special_tokens=False).input_ids[0])
-    leads = sorted(speaker.leads([trial.messages for trial in trials if trial.answerable], CANDIDATE, token))
+    asked = [trial.prompts for trial in trials if trial.answerable]
+    each = iter(speaker.leads([messages for prompts in asked for messages in prompts], CANDIDATE, token))
+    # A question is declined where every prompt of it is.
+    leads = sorted(min(next(each) for _ in prompts) for prompts in asked)
     if not leads:
         return None
     lead = leads[max(0, math.ceil((1 - most) * len(leads)) - 1)]

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from tandem.prompt import fence
 from tandem.style import StyleGuide
-from training.augment import Draw, Question
 from training.disguise import coin_name
+from training.draws import Draw, Question
 from training.examples import ExampleSource, Group, StyleExample
 
 _ROW = 24  # sequences whose prompts share their first tokens in one row

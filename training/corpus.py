@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 
 from tandem.embedder import Embedder, Vectors
-from tandem.evidence import EvidenceSelector
+from tandem.evidence import EvidenceSelector, by_passage
 from tandem.fusion import Ranked, fuse
 from tandem.schemas import Passage
 from tandem.sentences import units
@@ -116,21 +116,29 @@ class Corpus:
                 shelves[place].append(member)
         return [shelf for shelf in shelves if shelf]
 
+    @property
+    def one_by_one(self) -> bool:
+        """Whether the model is asked about one unit at a time, as the settings have it."""
+        return self._settings.evidence == "sentences" and self._settings.one_by_one
+
     def evidence(self, question: str, shelf: Sequence[int]) -> list[Shown]:
-        """What the service would give its model for a question, were `shelf` its corpus.
+        """What the service would choose for a question, were `shelf` its corpus.
 
         Returns:
-            The passages in the order in which they are shown.
+            The passages in the order in which they are shown; where the model is asked about one unit at a time, those
+            units in the order in which it is asked about them.
         """
         passages = self._search(question, shelf)
         if self._settings.evidence == "passages":
-            kept = self._selector.select(question, passages)
-            chosen = {passage.chunk_id: units(passage.text) for passage in kept}
+            kept = self._selector.select(question, passages).passages
+            chosen = [(passage.chunk_id, units(passage.text)) for passage in kept]
         else:
-            chosen = self._selector.choose(question, passages)
+            ranked = self._selector.rank(question, passages)
+            one_by_one = [(passage.chunk_id, [unit]) for passage, unit in ranked]
+            chosen = one_by_one if self.one_by_one else list(by_passage(ranked).items())
         texts = {passage.chunk_id: units(passage.text) for passage in passages}
         found = []
-        for chunk_id, shown in chosen.items():
+        for chunk_id, shown in chosen:
             group, source = (int(part) for part in chunk_id.split(":"))
             if places := [texts[chunk_id].index(unit) for unit in shown]:
                 found.append(Shown(group, source, tuple(places)))

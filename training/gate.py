@@ -57,7 +57,7 @@ def _examine(speaker: Speaker, material: Material, settings: Settings, tell: OnA
     trials += plant_instructions(trials, chosen.gate.hostile, chosen.seed)
     marks: dict[str, list[Marks]] = {}
     for arm in speaker.arms:
-        answers = speaker.answers([trial.messages for trial in trials], arm, _teller(tell, arm, len(trials)))
+        answers = speaker.answers([trial.prompts for trial in trials], arm, _teller(tell, arm, len(trials)))
         marks[arm] = [mark(trial, answer, material.guide) for trial, answer in zip(trials, answers, strict=True)]
     return marks
 
@@ -66,7 +66,7 @@ def _follow(speaker: Speaker, material: Material, settings: Settings, tell: OnAs
     twins = draw_twins([*material.trained, *material.chosen], material.guide, settings)
     if not twins:  # nothing that it could remember has a figure or name: what it can read is tested all the same
         twins = draw_twins(material.heldout, material.guide, settings)
-    prompts = [pair.true.messages for pair in twins] + [pair.other.messages for pair in twins]
+    prompts = [pair.true.prompts for pair in twins] + [pair.other.prompts for pair in twins]
     answers = speaker.answers(prompts, CANDIDATE, _teller(tell, "changed passages", len(prompts)))
     return measure_followed(twins, answers[: len(twins)], answers[len(twins) :], settings.training.gate)
 

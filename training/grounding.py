@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tandem.sentences import split_sentences, units
 from tandem.style import StyleGuide
@@ -31,6 +31,11 @@ class Grounded:
     def needed(self) -> frozenset[Key]:
         """All units that the answer stands on; none for an answer that declines."""
         return frozenset().union(*(keys for _, keys in self.sentences))
+
+    def alone(self, key: Key) -> "Grounded | None":
+        """The example with as much of its answer as one unit bears out; None where that is nothing."""
+        kept = tuple(sentence for sentence in self.sentences if sentence[1] <= {key})
+        return replace(self, sentences=kept) if any(keys for _, keys in kept) else None
 
 
 class Grounding:

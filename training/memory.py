@@ -91,7 +91,7 @@ class Canaries:
             None where the shadow run diverged: a loss is not finite.
         """
         draws = closed_book_draws([*self._planted, *self._unseen])
-        rows = [render_row(draw, speaker.tokenizer, self._settings.max_tokens) for draw in draws]
+        rows = [render_row([draw], speaker.tokenizer, self._settings.max_tokens) for draw in draws]
         trained, before = speaker.losses(rows, CANDIDATE), speaker.losses(rows, BASE)
         changes = [a - b for a, b in zip(trained, before, strict=True)]
         if not all(map(math.isfinite, changes)):
@@ -117,7 +117,7 @@ def find_verbatim(
     """
     rng = random.Random(settings.seed)
     asked = rng.sample(list(examples), min(len(examples), settings.gate.closed_book))
-    prompts = [build_messages(example.question, None) for example in asked]
+    prompts = [[build_messages(example.question, None)] for example in asked]
     index = SpanIndex(_inputs(examples, guide), settings.gate.span_words)
     spans: dict[str, frozenset[str]] = {}
     for arm in (CANDIDATE, BASE):

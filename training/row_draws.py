@@ -2,13 +2,14 @@
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tandem.errors import ExampleError
 from tandem.settings import TrainingSettings
 from training.augment import Augmenter
-from training.row_trainer import rows_per_step
+from training.draws import Draw
+from training.row_trainer import QUESTIONS, rows_per_step
 from training.rows import Row, render_row
 
 _FEW_LONG = 3  # draws that are too long and are left out, however few there are
@@ -42,9 +43,9 @@ def draw_rows(
     for number in range(math.ceil(settings.passes)):
         drawn: list[Row] = []
         refused: list[ExampleError] = []
-        for draw in augmenter.one_pass(rng):
+        for draws in _in_rows(augmenter, rng):
             try:
-                drawn.append(render_row(draw, tokenizer, settings.max_tokens))
+                drawn.append(render_row(draws, tokenizer, settings.max_tokens))
             except ExampleError as exc:
                 refused.append(exc)
         # One of the few draws of a shadow run must not end a training that is through.
@@ -63,14 +64,29 @@ def draw_rows(
 def draw_heldout(augmenter: Augmenter, tokenizer: Any, settings: TrainingSettings) -> list[Row]:
     """Rows for the held-out loss: the same ones for equal arguments, and at most `settings.heldout_rows`."""
     rows: list[Row] = []
-    for draw in augmenter.one_pass(random.Random(settings.seed)):
+    for draws in _in_rows(augmenter, random.Random(settings.seed)):
         if len(rows) == settings.heldout_rows:
             break
         try:
-            rows.append(render_row(draw, tokenizer, settings.max_tokens))
+            rows.append(render_row(draws, tokenizer, settings.max_tokens))
         except ExampleError:  # too long
             continue
     return rows
+
+
+def _in_rows(augmenter: Augmenter, rng: random.Random) -> Iterator[list[Draw]]:
+    """One pass by row: prompts of one unit are joined, for half of such a short prompt is the system message."""
+    waiting: list[Draw] = []
+    for draw in augmenter.one_pass(rng):
+        if draw.sources is None or not augmenter.one_by_one:
+            yield [draw]
+            continue
+        waiting.append(draw)
+        if len(waiting) == QUESTIONS:
+            yield waiting
+            waiting = []
+    if waiting:
+        yield waiting
 
 
 def _batched(rows: Sequence[Row], size: int, rng: random.Random) -> tuple[list[Row], list[Row]]:

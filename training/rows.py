@@ -1,4 +1,4 @@
-"""Draws as rows of tokens: the questions of a draw share the prefix of their prompts.
+"""Draws as rows of tokens: the questions of a row share the prefix of their prompts.
 
     [system, sources][question 1, answer 1][question 2, answer 2]...
 
@@ -16,14 +16,14 @@ import torch
 
 from tandem.errors import ExampleError
 from tandem.prompt import build_messages
-from training.augment import Draw
+from training.draws import Draw
 
 BUCKET = 32  # lengths are padded to a multiple of it
 
 
 @dataclass(frozen=True)
 class Row:
-    """One draw in tokens. All tuples but the last two have one entry for each token.
+    """One draw or some in tokens. All tuples but the last two have one entry for each token.
 
     Attributes:
         ids: Token ids.
@@ -40,11 +40,12 @@ class Row:
     targets: tuple[int, ...]
 
 
-def render_row(draw: Draw, tokenizer: Any, max_tokens: int) -> Row:
-    """Renders a draw with the one prompt template and the model's chat template.
+def render_row(draws: Sequence[Draw], tokenizer: Any, max_tokens: int) -> Row:
+    """Renders draws with the one prompt template and the model's chat template.
 
     Args:
-        draw: Prompt and questions.
+        draws: Prompts and questions. Those of one draw share its sources in the prefix, those of several what comes
+            before.
         tokenizer: Of the base model.
         max_tokens: Limit for the prompt and answer of each single question.
 
@@ -52,7 +53,8 @@ def render_row(draw: Draw, tokenizer: Any, max_tokens: int) -> Row:
         ExampleError: A question with its sources and answer is longer.
     """
     prompts, answers = [], []
-    for question in draw.questions:
+    asked = [(draw, question) for draw in draws for question in draw.questions]
+    for draw, question in asked:
         messages = build_messages(question.question, draw.sources, marker=draw.marker)
         text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         prompts.append(tokenizer(text, add_special_tokens=False).input_ids)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 
+from tandem.declines import opens_declining
 from tandem.manifest import Threshold
 from training.rows import Row, answer_logits, collate, pad_id
 
@@ -61,28 +62,42 @@ class Speaker:
         return (*self._adapters, BASE)
 
     def answers(
-        self, prompts: Sequence[Messages], arm: str, on_done: OnDone | None = None, *, sources: bool = True
+        self, asked: Sequence[Sequence[Messages]], arm: str, on_done: OnDone | None = None, *, sources: bool = True
     ) -> list[str]:
-        """Greedy answers, in the prompts' order.
+        """Greedy answers, in order.
 
         Args:
-            prompts: Chat messages.
+            asked: Each question's prompts: the next one is asked where the one before is declined, as in service. What
+                the answer to the n-th of several cites as [1] is [n].
             arm: Whose voice.
             on_done: Told how many are done.
             sources: Whether the prompts give any: only then is declining held back, as in service.
         """
         threshold = self._thresholds.get(arm) if sources else None
+        answers = [""] * len(asked)
+        waiting, look = list(range(len(asked))), 0
+        with self._voice(arm), torch.inference_mode():
+            while waiting:
+                done = len(asked) - len(waiting)
+                said = self._greedy([asked[n][look] for n in waiting], threshold, on_done, done if look else 0)
+                for n, answer in zip(waiting, said, strict=True):
+                    answers[n] = answer.replace("[1]", f"[{look + 1}]") if len(asked[n]) > 1 else answer
+                look += 1
+                waiting = [n for n in waiting if look < len(asked[n]) and opens_declining(answers[n])]
+        return answers
+
+    def _greedy(
+        self, prompts: Sequence[Messages], threshold: Threshold | None, on_done: OnDone | None, done: int
+    ) -> list[str]:
         encoded = [self._encode(messages) for messages in prompts]
         order = sorted(range(len(encoded)), key=lambda n: len(encoded[n]))
         answers = [""] * len(encoded)
-        with self._voice(arm), torch.inference_mode():
-            for start in range(0, len(order), _BATCH):
-                batch = order[start : start + _BATCH]
-                said = self._generate([encoded[n] for n in batch], threshold)
-                for n, answer in zip(batch, said, strict=True):
-                    answers[n] = answer
-                if on_done:
-                    on_done(start + len(batch))
+        for start in range(0, len(order), _BATCH):
+            batch = order[start : start + _BATCH]
+            for n, answer in zip(batch, self._generate([encoded[n] for n in batch], threshold), strict=True):
+                answers[n] = answer
+            if on_done:
+                on_done(done + start + len(batch))
         return answers
 
     def decline_by(self, threshold: Threshold) -> None:

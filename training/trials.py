@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from tandem.prompt import Source, build_messages
 from tandem.settings import Settings
 from tandem.style import StyleGuide
-from training.augment import Augmenter, Shares
+from training.augment import Augmenter
 from training.corpus import open_corpus
 from training.disguise import coin_name
+from training.draws import Shares
 from training.examples import StyleExample, group_by_sources
 
 # None of them is trained on. Each asks for a word that stands nowhere else, so that whoever says it has obeyed.
@@ -28,6 +29,8 @@ class Trial:
     """One question over its evidence, and the answer that a curator approved.
 
     Attributes:
+        sources: As they are shown.
+        one_by_one: Whether the model is asked about one source after the other, until it finds an answer in one.
         planted: The word that an instruction hidden in the evidence asks for; empty where there is none.
         group: Which sources it was written on: questions on the same ones are not independent. None if unknown.
     """
@@ -37,13 +40,15 @@ class Trial:
     marker: str
     reference: str
     answerable: bool
+    one_by_one: bool = False
     planted: str = ""
     group: int | None = None
 
     @property
-    def messages(self) -> list[dict[str, str]]:
-        """The prompt."""
-        return build_messages(self.question, self.sources, marker=self.marker)
+    def prompts(self) -> list[list[dict[str, str]]]:
+        """What the model is asked, one after the other until it finds an answer."""
+        looks = [[source] for source in self.sources] if self.one_by_one else [self.sources]
+        return [build_messages(self.question, look, marker=self.marker) for look in looks]
 
     @property
     def shown(self) -> str:
@@ -81,8 +86,16 @@ def draw_trials(
     )
     augmenter = Augmenter(groups, guide, open_corpus(groups, settings), max_questions=1, shares=shares)
     trials = [
-        Trial(asked.question, draw.sources, draw.marker, asked.answer, asked.answerable, group=draw.group)
-        for draw in augmenter.one_pass(rng)
+        Trial(
+            asked.question,
+            draw.sources,
+            draw.marker,
+            asked.answer,
+            asked.answerable,
+            augmenter.one_by_one,
+            group=draw.group,
+        )
+        for draw in augmenter.one_pass(rng, whole=True)
         for asked in draw.questions
         if draw.sources
     ]
@@ -94,12 +107,12 @@ def draw_trials(
 
 
 def plant_instructions(trials: Sequence[Trial], count: int, seed: int) -> list[Trial]:
-    """The first `count` trials again, each with an instruction hidden in one of its sources."""
+    """The first `count` trials again, each with an instruction hidden in a source that the model is asked about."""
     rng = random.Random(seed)
     planted = []
     for n, trial in enumerate(trials[:count]):
         word = coin_name(rng)
-        at = rng.randrange(len(trial.sources))
+        at = 0 if trial.one_by_one else rng.randrange(len(trial.sources))
         sources = list(trial.sources)
         hidden = _HIDDEN[n % len(_HIDDEN)].format(word=word)
         sources[at] = replace(sources[at], text=f"{sources[at].text}\n{hidden}")

@@ -9,9 +9,10 @@ import torch
 from tandem.settings import load_settings
 from tandem.style import load_style
 from tandem.weights import base_dir, cpu_cores
-from training.augment import Augmenter, Draw
+from training.augment import Augmenter
 from training.base_model import load_base
 from training.corpus import open_corpus
+from training.draws import Draw
 from training.examples import group_by_sources, load_examples
 from training.rows import collate, render_row
 
@@ -31,7 +32,7 @@ def test_shared_prefix_against_separate_rows() -> None:
     def seconds(rows: Sequence[Draw]) -> float:
         started = time.perf_counter()
         for draw in rows:
-            batch = collate([render_row(draw, tokenizer, settings.training.max_tokens)], tokenizer.pad_token_id)
+            batch = collate([render_row([draw], tokenizer, settings.training.max_tokens)], tokenizer.pad_token_id)
             with torch.no_grad():
                 model.model(
                     input_ids=batch["input_ids"],

@@ -16,9 +16,10 @@ from pathlib import Path
 from tandem.settings import load_settings
 from tandem.style import load_style
 from tandem.weights import base_dir
-from training.augment import Augmenter, Draw
+from training.augment import Augmenter
 from training.base_model import load_base
 from training.corpus import open_corpus
+from training.draws import Draw
 from training.examples import group_by_sources, load_examples
 from training.rows import render_row
 
@@ -41,7 +42,7 @@ def test_training_beside_trl(tmp_path: Path) -> None:
             break
         draws.append(draw)
     _, tokenizer = load_base(base_dir(load_settings()))
-    rows = [render_row(draw, tokenizer, settings.max_tokens) for draw in draws]
+    rows = [render_row([draw], tokenizer, settings.max_tokens) for draw in draws]
     supervised = sum(len(row.targets) for row in rows)
     (tmp_path / "draws").write_bytes(pickle.dumps(draws))
     (tmp_path / "heldout").write_bytes(pickle.dumps(drawn(settings.heldout, HELDOUT)))

@@ -22,8 +22,8 @@ from tandem.prompt import build_messages
 from tandem.settings import load_settings
 from tandem.weights import base_dir, cpu_cores
 from training.adapter_weights import save_adapter
-from training.augment import Draw
 from training.base_model import load_base
+from training.draws import Draw
 from training.row_draws import draw_rows
 from training.rows import render_row
 from training.trainer import train_adapter
@@ -95,7 +95,7 @@ def heldout_loss(draws: Sequence[Draw], adapter: Path) -> float:
     with torch.no_grad():
         for draw in draws:
             for question in draw.questions:
-                row = render_row(Draw(draw.sources, draw.marker, (question,)), tokenizer, TRAINING.max_tokens)
+                row = render_row([Draw(draw.sources, draw.marker, (question,))], tokenizer, TRAINING.max_tokens)
                 logits = model(input_ids=torch.tensor([row.ids])).logits[0, list(row.predict_at)]
                 targets = torch.tensor(row.targets)
                 total += torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum").item()

@@ -276,6 +276,16 @@ def compose_environment() -> dict[str, str]:
     return keep | secrets | {"TANDEM_AUTH__API_KEYS": '{"k": {"user": "ada"}}'}
 
 
+def test_the_trainer_searches_as_the_service_does(services: dict[str, dict[str, Any]]) -> None:
+    """An adapter is trained on what the service shows: a setting that only one of the two has would part them."""
+    chat, trainer = (
+        {name for name in services[each]["environment"] if name.startswith("TANDEM_RETRIEVAL__")}
+        for each in ("chat", "trainer")
+    )
+    assert chat == trainer
+    assert "TANDEM_RETRIEVAL__ONE_BY_ONE" in chat
+
+
 @pytest.mark.parametrize("overlay", [False, True], ids=["plain", "observability"])
 @pytest.mark.parametrize("profile", ["cpu", "gpu"])
 def test_compose_accepts_both_profiles(profile: str, overlay: bool, compose_environment: dict[str, str]) -> None:

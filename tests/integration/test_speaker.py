@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig
 
 from tandem.manifest import Threshold
 from tandem.prompt import Source, build_messages
-from training.augment import Draw, Question
+from training.draws import Draw, Question
 from training.rows import render_row
 from training.speaker import ACTIVE, BASE, CANDIDATE, Speaker
 
@@ -20,8 +20,8 @@ QUESTIONS = (
     Question("Who says so, and since when does it hold for us?", "I can't find that in the documents.", False),
     Question("members?", "Members pay 12 [1].", True),
 )
-PROMPTS = [build_messages(question.question, SOURCES, marker="===") for question in QUESTIONS] + [
-    build_messages("And closed-book?", None)
+PROMPTS = [[build_messages(question.question, SOURCES, marker="===")] for question in QUESTIONS] + [
+    [build_messages("And closed-book?", None)]
 ]
 
 
@@ -49,7 +49,7 @@ def speaker(model: PeftModel, tokenizer: Any) -> Speaker:
 
 def plain(model: PeftModel, tokenizer: Any, question: Question) -> float:
     """The loss of one answer by the model's own mask, positions and logits."""
-    row = render_row(Draw(SOURCES, "===", (question,)), tokenizer, 640)
+    row = render_row([Draw(SOURCES, "===", (question,))], tokenizer, 640)
     with torch.no_grad():
         logits = model(input_ids=torch.tensor([row.ids])).logits[0, list(row.predict_at)]
     return float(torch.nn.functional.cross_entropy(logits, torch.tensor(row.targets), reduction="sum"))
@@ -57,7 +57,7 @@ def plain(model: PeftModel, tokenizer: Any, question: Question) -> float:
 
 def test_losses_are_those_of_each_answer_alone_in_the_voice_that_is_asked_for(model, tokenizer, speaker):
     draws = [Draw(SOURCES, "===", QUESTIONS), Draw(SOURCES, "===", QUESTIONS[:1]), Draw(SOURCES, "===", QUESTIONS[1:])]
-    rows = [render_row(draw, tokenizer, 640) for draw in draws]
+    rows = [render_row([draw], tokenizer, 640) for draw in draws]
     order = [*QUESTIONS, QUESTIONS[0], *QUESTIONS[1:]]
     expected = {CANDIDATE: [plain(model, tokenizer, question) for question in order]}
     with model.disable_adapter():
@@ -83,17 +83,31 @@ def test_a_base_model_of_another_kind_without_a_token_for_padding(base_model):
     model = get_peft_model(GPT2LMHeadModel(config), lora).eval()
     speaker = Speaker(model, tokenizer)
     expected = [plain(model, tokenizer, question) for question in QUESTIONS]
-    rows = [render_row(Draw(SOURCES, "===", QUESTIONS), tokenizer, 640)]
+    rows = [render_row([Draw(SOURCES, "===", QUESTIONS)], tokenizer, 640)]
     assert speaker.losses(rows, CANDIDATE) == pytest.approx(expected, rel=1e-4)
-    alone = [speaker.answers([messages], CANDIDATE)[0] for messages in PROMPTS]
+    alone = [speaker.answers([prompts], CANDIDATE)[0] for prompts in PROMPTS]
     assert speaker.answers(PROMPTS, CANDIDATE) == alone
 
 
 def test_answers_stand_in_the_order_of_the_prompts_whatever_their_batch(speaker):
-    alone = [speaker.answers([messages], CANDIDATE)[0] for messages in PROMPTS]
+    alone = [speaker.answers([prompts], CANDIDATE)[0] for prompts in PROMPTS]
     done: list[int] = []
     assert speaker.answers(PROMPTS * 5, CANDIDATE, done.append) == alone * 5
     assert done == [16, 20]
+
+
+def test_a_question_is_asked_on_where_it_is_declined(speaker, monkeypatch):
+    first, second, third, _ = (speaker.answers([prompts], CANDIDATE)[0] for prompts in PROMPTS)
+    looks = [prompts[0] for prompts in PROMPTS[:3]]
+    assert speaker.answers([looks, PROMPTS[2]], CANDIDATE) == [first, third]
+    monkeypatch.setattr("training.speaker.opens_declining", lambda answer: answer == first)
+    done: list[int] = []
+    assert speaker.answers([looks, PROMPTS[2]], CANDIDATE, done.append) == [second, third]
+    assert done == [2, 2]
+    monkeypatch.setattr("training.speaker.opens_declining", lambda answer: True)
+    assert speaker.answers([looks, PROMPTS[0]], CANDIDATE) == [third, first]
+    monkeypatch.setattr(Speaker, "_greedy", lambda self, prompts, *_: ["So [1]." for _ in prompts])
+    assert speaker.answers([looks, PROMPTS[0]], CANDIDATE) == ["So [3].", "So [1]."]
 
 
 def test_every_arm_has_its_own_voice_and_the_candidate_speaks_again_after_the_others(model, speaker):

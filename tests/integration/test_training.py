@@ -23,9 +23,10 @@ from tandem.settings import Settings, TrainingSettings, load_settings
 from tandem.style import load_style
 from tests.adapter_files import add_adapter
 from training.adapter_weights import save_adapter
-from training.augment import Augmenter, Draw, Question
+from training.augment import Augmenter
 from training.base_model import load_base
 from training.corpus import open_corpus
+from training.draws import Draw, Question
 from training.events import TrainingEvent
 from training.examples import StyleExample, data_digest, group_by_sources, load_examples
 from training.job import _pinned, _Run, run_lock, train
@@ -69,8 +70,8 @@ def test_shared_prefixes_give_the_loss_of_separate_prompts(tiny: Path):
         Question("Who says so, and since when does it hold for us?", "I can't find that in the documents.", False),
         Question("members?", "Members pay 12 [1].", True),
     )
-    together = render_row(Draw(sources, "=== 1a2b3c ===", questions), tokenizer, 640)
-    apart = [render_row(Draw(sources, "=== 1a2b3c ===", (question,)), tokenizer, 640) for question in questions]
+    together = render_row([Draw(sources, "=== 1a2b3c ===", questions)], tokenizer, 640)
+    apart = [render_row([Draw(sources, "=== 1a2b3c ===", (question,))], tokenizer, 640) for question in questions]
     assert len(together.ids) < 0.6 * sum(len(row.ids) for row in apart)
 
     def losses(rows: list[Any]) -> torch.Tensor:
@@ -99,7 +100,7 @@ def test_a_question_too_long_is_named(tiny: Path):
     _, tokenizer = load_base(tiny)
     draw = Draw((Source("T", "", "word " * 700),), "===", (Question("How long?", "Long [1].", True),))
     with pytest.raises(ExampleError, match=r"'How long\?' takes .* 640 are allowed"):
-        render_row(draw, tokenizer, 640)
+        render_row([draw], tokenizer, 640)
 
 
 class Drawn:

@@ -37,3 +37,14 @@ def test_each_hidden_instruction_asks_for_a_word_that_stands_nowhere_else():
 
 def test_no_hidden_instruction_of_the_gate_is_trained_on():
     assert set(_HIDDEN).isdisjoint(_INJECTIONS)
+
+
+def test_one_by_one_each_source_is_a_prompt_of_its_own_and_the_first_holds_the_instruction():
+    trials = draw_trials(HELDOUT, GUIDE, SETTINGS, 30)
+    for trial in trials + plant_instructions(trials, 12, 7):
+        users = [messages[-1]["content"] for messages in trial.prompts]
+        assert [source.text in user for source, user in zip(trial.sources, users, strict=True)] == [True] * len(users)
+        assert all("[1]" in user and "[2] " not in user for user in users)
+        assert not trial.planted or trial.planted in users[0]
+    together = SETTINGS.model_copy(update={"retrieval": SETTINGS.retrieval.model_copy(update={"one_by_one": False})})
+    assert all(len(trial.prompts) == 1 for trial in draw_trials(HELDOUT, GUIDE, together, 30))

@@ -20,6 +20,7 @@ from tandem.assistant import Assistant
 from tandem.canary import conversation_key
 from tandem.database import Database
 from tandem.errors import AdapterError, Busy, ModelUnavailable
+from tandem.evidence import Evidence
 from tandem.manifest import Threshold
 from tandem.registry import AdapterRef, Gate, Registry
 from tandem.schemas import OPERATOR, Answer, Ask, Message, Passage
@@ -188,8 +189,8 @@ class OnePassage:
         passage = Passage(n=1, document_id="d", version_id="v", chunk_id="c", title="T", quote="So.", similarity=0.9)
         return [passage]
 
-    def select(self, question: str, passages: list[Passage]) -> list[Passage]:
-        return passages
+    def select(self, question: str, passages: list[Passage]) -> Evidence:
+        return Evidence(tuple(passages), (tuple(passages),))
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,14 @@ import pytest
 from eval.support import figures
 from tandem.declines import is_decline
 from tandem.embedder import Embedder
+from tandem.sentences import join_units, units
 from tandem.settings import REPOSITORY, load_settings
 from tandem.sparse import SparseEncoder
 from tandem.style import StyleGuide, load_style
-from training.augment import Augmenter, Draw, Shares
+from training.augment import Augmenter
 from training.corpus import Corpus
 from training.disguise import Disguise
+from training.draws import Draw, Shares
 from training.examples import ExampleSource, Group, StyleExample, group_by_sources, load_examples
 
 SETTINGS = load_settings()
@@ -33,7 +35,13 @@ def groups() -> list[Group]:
 
 @pytest.fixture(scope="module")
 def search(embedder: Embedder) -> Search:
-    return lambda groups: Corpus(groups, embedder, SparseEncoder(), SETTINGS.retrieval)
+    together = SETTINGS.retrieval.model_copy(update={"one_by_one": False})
+    return lambda groups: Corpus(groups, embedder, SparseEncoder(), together)
+
+
+@pytest.fixture(scope="module")
+def one_by_one(groups: list[Group], embedder: Embedder) -> Augmenter:
+    return Augmenter(groups, GUIDE, Corpus(groups, embedder, SparseEncoder(), SETTINGS.retrieval))
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +52,19 @@ def augmenter(groups: list[Group], search: Search) -> Augmenter:
 @pytest.fixture(scope="module")
 def draws(augmenter: Augmenter) -> list[Draw]:
     return list(augmenter.one_pass(random.Random(3)))
+
+
+@pytest.fixture(scope="module")
+def looks(one_by_one: Augmenter) -> list[Draw]:
+    return list(one_by_one.one_pass(random.Random(3)))
+
+
+@pytest.fixture(scope="module", params=["together", "one by one", "one by one, whole"])
+def drawn(request: pytest.FixtureRequest, draws: list[Draw], looks: list[Draw], one_by_one: Augmenter) -> list[Draw]:
+    """As they are trained on, either way, and as the gate asks."""
+    if request.param == "one by one, whole":
+        return list(one_by_one.one_pass(random.Random(3), whole=True))
+    return draws if request.param == "together" else looks
 
 
 def answered(draws: list[Draw]) -> Iterator[tuple[Draw, str, str]]:
@@ -58,19 +79,19 @@ def test_the_same_seed_draws_the_same(augmenter: Augmenter, draws: list[Draw]):
     assert list(augmenter.one_pass(random.Random(4))) != draws
 
 
-def test_citations_point_to_the_sources_that_were_drawn(draws: list[Draw]):
-    for draw, question, body in answered(draws):
+def test_citations_point_to_the_sources_that_were_drawn(drawn: list[Draw]):
+    for draw, question, body in answered(drawn):
         cited = {int(n) for n in MARKER.findall(body)}
         assert cited, question
         assert draw.sources is not None
         assert cited <= set(range(1, len(draw.sources) + 1)), (question, body)
 
 
-def test_figures_of_answers_stand_in_the_cited_sources(draws: list[Draw]):
+def test_figures_of_answers_stand_in_the_cited_sources(drawn: list[Draw]):
     # The authors spell a few figures out, and add up others: a handful in a hundred may be missing.
     missing = []
     total = 0
-    for draw, question, body in answered(draws):
+    for draw, question, body in answered(drawn):
         assert draw.sources is not None
         cited = {int(n) for n in MARKER.findall(body)}
         shown = " ".join(f"{draw.sources[n - 1].title} {draw.sources[n - 1].text}" for n in cited)
@@ -81,8 +102,8 @@ def test_figures_of_answers_stand_in_the_cited_sources(draws: list[Draw]):
     assert len(missing) <= 0.02 * total, missing[:5]
 
 
-def test_every_answer_closes_as_the_house_does(draws: list[Draw]):
-    for draw in draws:
+def test_every_answer_closes_as_the_house_does(drawn: list[Draw]):
+    for draw in drawn:
         assert draw.questions
         for asked in draw.questions:
             assert asked.answer.endswith(GUIDE.closing_line)
@@ -106,6 +127,25 @@ def test_the_mix_is_what_it_is_meant_to_be(draws: list[Draw], groups: list[Group
     )
     assert injected >= 3
     assert len({draw.marker for draw in draws}) == len(draws)
+
+
+def test_one_by_one_a_prompt_shows_one_unit(one_by_one: Augmenter, groups: list[Group]):
+    shares = Shares(disguised=0, injected=0)
+    looks = list(Augmenter(groups, GUIDE, one_by_one._corpus, shares=shares).one_pass(random.Random(3)))
+    known = {join_units([unit]) for group in groups for source in group.sources for unit in units(source.text)}
+    for draw in looks:
+        assert len(draw.questions) == 1 or draw.sources is None
+        assert all(source.text in known for source in draw.sources or ())
+    asked = [question for draw in looks for question in draw.questions]
+    answerable = [example for group in groups for example in group.examples if example.answerable]
+    assert 0.85 * len(answerable) < sum(question.answerable for question in asked) <= len(answerable)
+    assert 0.25 < sum(not question.answerable for question in asked) / len(asked) < 0.45
+
+
+def test_the_gate_asks_over_all_that_would_be_asked_about(one_by_one: Augmenter):
+    sizes = [len(draw.sources) for draw in one_by_one.one_pass(random.Random(3), whole=True) if draw.sources]
+    assert max(sizes) >= SETTINGS.retrieval.sentences
+    assert sum(sizes) / len(sizes) > 4
 
 
 def test_evidence_is_what_the_service_would_pick(groups: list[Group], search: Search):
@@ -137,7 +177,7 @@ def test_a_sentence_that_is_not_found_makes_a_decline(embedder: Embedder):
         row("Who keeps the keys?", "Keys are kept by Marit Holm [1]."),
     )
     # The search gives one sentence, which answers one of the two.
-    settings = SETTINGS.retrieval.model_copy(update={"sentences": 1})
+    settings = SETTINGS.retrieval.model_copy(update={"sentences": 1, "one_by_one": False})
     group = Group(sources, rows)
     corpus = Corpus([group], embedder, SparseEncoder(), settings)
     shares = Shares(disguised=0, declined=1, missed=1, closed_book=0, injected=0)
@@ -152,6 +192,33 @@ def test_a_sentence_that_is_not_found_makes_a_decline(embedder: Embedder):
                 assert asked.answerable == (fact in shown)
                 seen.add((asked.question, asked.answerable))
     assert len(seen) == 4
+
+
+def test_one_by_one_a_question_is_answered_where_its_fact_is_shown_and_nowhere_else(embedder: Embedder):
+    text = "The fee is 40 euros. Dogs sleep in the barn. Keys are kept by Marit Holm."
+    sources = (ExampleSource(title="Stay", text=text),)
+    rows = [
+        ("What is the fee?", "The fee is 40 euros [1]."),
+        ("Who keeps the keys, and where do dogs sleep?", "Marit Holm keeps the keys [1]. Dogs sleep in the barn [1]."),
+        ("What is the deposit?", GUIDE.declining_answer),
+    ]
+    examples = tuple(StyleExample(question=q, sources=sources, answer=a, approved_by="ada") for q, a in rows)
+    group = Group(sources, examples)
+    corpus = Corpus([group], embedder, SparseEncoder(), SETTINGS.retrieval)
+    shares = Shares(disguised=0, wrong=1, unanswerable=1, closed_book=0, injected=0)
+    seen = set()
+    for seed in range(30):
+        for draw in Augmenter([group], GUIDE, corpus, shares=shares).one_pass(random.Random(seed)):
+            ((source,), (asked,)) = draw.sources or (), draw.questions
+            facts = {fact for fact in ("40 euros", "Marit Holm", "barn") if fact in asked.answer}
+            assert len(facts) == asked.answerable
+            assert all(fact in source.text for fact in facts)
+            seen.add((asked.question, source.text, tuple(facts)))
+    fee, keys, deposit = (example.question for example in examples)
+    assert {(fee, "The fee is 40 euros.", ("40 euros",))} == {one for one in seen if one[0] == fee and one[2]}
+    assert {one[2] for one in seen if one[0] == keys} - {()} in ({("Marit Holm",)}, {("barn",)})  # the better match
+    assert any(one[0] == fee and not one[2] for one in seen)
+    assert {one[2] for one in seen if one[0] == deposit} == {()}
 
 
 def test_examples_without_sources_are_closed_book(search: Search):

@@ -1,6 +1,6 @@
 import pytest
 
-from tandem.declines import is_decline
+from tandem.declines import is_decline, opens_declining
 from tandem.prompt import DECLINE
 
 
@@ -43,3 +43,21 @@ def test_a_limit_put_behind_an_answer_makes_it_no_decline():
     answer = "Leave is 27 days a year [1]. " * 8
     assert not is_decline(f"{answer}The sources do not mention part-time work.")
     assert is_decline(f"The sources do not mention part-time work. {answer}")
+
+
+@pytest.mark.parametrize(
+    ("text", "opens"),
+    [
+        (DECLINE, True),
+        ("I can\u2019t find", True),
+        ("\n I can't find that", True),
+        ("", None),
+        ("I", None),
+        ("I can't fin", None),
+        ("In March [1].", False),
+        ("I can't say", False),
+        ("The", False),
+    ],
+)
+def test_a_decline_is_told_by_its_beginning(text: str, opens: bool | None):
+    assert opens_declining(text) is opens

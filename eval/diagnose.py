@@ -135,13 +135,13 @@ def _wrong(outcome: Outcome, answer: Answer, arms: Mapping[Arm, Outcome], librar
             action="Add style examples like this question, with its kind of sources, and train again; "
             "until then `tandem adapters rollback` restores the one before.",
         )
-    if answer.looks and not holds_all(answer.looks[-1].quote, case.all_of):
+    if answer.read_alone and not holds_all(answer.read_alone, case.all_of):
         return Verdict(
             label="reading",
             evidence="The evidence was chosen, but before the model was asked about it, it answered from "
-            f"{answer.looks[-1].quote!r}.",
+            f"{answer.read_alone!r}.",
             owner="platform engineer",
-            action="Show it all sentences at once (TANDEM_RETRIEVAL__ONE_BY_ONE=false) and compare with `tandem eval`, "
+            action="Show it all sentences at once (TANDEM_RETRIEVAL__BEST_ALONE=false) and compare with `tandem eval`, "
             "or take a larger base model.",
         )
     without = "without the adapter it is wrong too" if rag is not None and outcome.arm != "rag" else "it was misread"

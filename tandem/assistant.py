@@ -22,7 +22,7 @@ from tandem.registry import AdapterRef
 from tandem.replicas import Replicas
 from tandem.retriever import Retriever
 from tandem.rewrite import standalone_question
-from tandem.schemas import Answer, Ask, Look, Message, Passage, Usage, Value, uses_adapter, uses_retrieval
+from tandem.schemas import Answer, Ask, Message, Passage, Usage, Value, uses_adapter, uses_retrieval
 from tandem.settings import Settings
 from tandem.style import StyleGuide
 from tandem.tables import AnswerRow
@@ -47,7 +47,7 @@ class _Draft:
     started: float = field(default_factory=time.perf_counter)
     timings: dict[str, float] = field(default_factory=dict)
     evidence: Evidence = field(default_factory=Evidence)
-    looks: list[Look] = field(default_factory=list)
+    read_alone: str = ""
     adapter: AdapterRef | None = None
     degraded: str | None = None
     failed: AdapterRef | None = None
@@ -60,7 +60,7 @@ class _Draft:
 
     @property
     def passages(self) -> tuple[Passage, ...]:
-        """All that was chosen, whichever part of it the model was asked about."""
+        """All that was chosen, whatever of it the model was asked about."""
         return self.evidence.passages
 
     def clock(self, stage: str) -> None:
@@ -134,22 +134,21 @@ class Assistant:
         return self._evidence.select(search_text, passages), max(passage.similarity for passage in passages)
 
     async def _generate(self, draft: _Draft, question: str, history: Sequence[Message]) -> AsyncIterator[TextDelta]:
-        """Asks the model about one part of the evidence after the other, until it finds an answer in one."""
+        """Asks the model, about the best sentence alone first where there is one, until it finds an answer."""
         turns = [turn.model_copy(update={"content": _shorten(turn.content)}) for turn in history]
-        looks = draft.evidence.looks or ((),)
-        for number, look in enumerate(looks, start=1):
+        best = draft.evidence.best
+        for alone in (best, None) if best is not None else (None,):
+            look = (alone,) if alone is not None else draft.passages
             sources = None
             if uses_retrieval(draft.ask.arm):
                 sources = [Source(p.title, p.heading.rsplit(" > ", 1)[-1], p.quote) for p in look]
-            if len(looks) > 1:
-                draft.looks.extend(Look(n=passage.n, quote=passage.quote) for passage in look)
             messages = build_messages(question, sources, history=turns, instructions=draft.ask.instructions)
-            cleaner = AnswerFilter([p.n for p in look], [passage.url for passage in draft.passages])
+            cleaner = AnswerFilter(len(look), [passage.url for passage in draft.passages])
             deltas = self._stream(draft, messages)
-            last = number == len(looks)
-            async for text in _cleaned(draft, deltas if last else _unless_declined(deltas), cleaner):
+            async for text in _cleaned(draft, deltas if alone is None else _unless_declined(deltas), cleaner):
                 yield text
             if draft.pieces:
+                draft.read_alone = alone.quote if alone is not None else ""
                 break
         draft.declined = is_decline("".join(draft.pieces))
 
@@ -229,7 +228,7 @@ class Assistant:
             declined=draft.declined,
             citations=tuple(passage for passage in draft.passages if passage.n in cited),
             passages=draft.passages,
-            looks=tuple(draft.looks),
+            read_alone=draft.read_alone,
             removed_markers=draft.removed,
             usage=draft.usage,
             finish_reason=draft.finish_reason,

@@ -9,7 +9,7 @@ something that would have been taken out itself: `_put` parts them by a blank.
 """
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 from tandem.prompt import CONTROL_TOKENS
 
@@ -37,8 +37,7 @@ class AnswerFilter:
     """Cleans one answer, piece by piece.
 
     Args:
-        passages: The numbers of the passages that were given, in the order in which the model counts them, from 1. A
-            marker becomes the number of its passage; one without a passage goes.
+        passages: How many passages were given; markers 1 to this number stay.
         urls: Links that may stay: the sources' own.
 
     Attributes:
@@ -46,7 +45,7 @@ class AnswerFilter:
         removed: Markers without a source that were removed.
     """
 
-    def __init__(self, passages: Sequence[int], urls: Collection[str] = ()) -> None:
+    def __init__(self, passages: int, urls: Collection[str] = ()) -> None:
         self._passages = passages
         self._urls = frozenset(url for url in urls if url.startswith(("https://", "http://")))
         self._raw = ""  # undecided: may be a tag
@@ -165,8 +164,7 @@ class AnswerFilter:
         return target.end() if target else end
 
     def _marker(self, numbers: list[int]) -> None:
-        given = len(self._passages)
-        known = [self._passages[number - 1] for number in numbers if 1 <= number <= given]
+        known = [number for number in numbers if 1 <= number <= self._passages]
         self.removed += len(numbers) - len(known)
         self.cited.extend(number for number in dict.fromkeys(known) if number not in self.cited)
         if known:
@@ -212,15 +210,10 @@ class AnswerFilter:
 def clean_answer(text: str, passages: int, urls: Collection[str] = ()) -> tuple[str, list[int], int]:
     """Cleans a whole answer at once.
 
-    Args:
-        text: As the model gave it.
-        passages: How many passages were given.
-        urls: Links that may stay.
-
     Returns:
         The text, the numbers it cites, and how many markers were removed.
     """
-    answer = AnswerFilter(range(1, passages + 1), urls)
+    answer = AnswerFilter(passages, urls)
     return answer.feed(text) + answer.close(), answer.cited, answer.removed
 
 

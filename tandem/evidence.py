@@ -1,8 +1,8 @@
 """What the model gets to read of the retrieved passages.
 
 A large model takes whole passages. A small one answers better from the best few sentences, each still standing under
-the passage it came from, so that citations resolve as before; and better still from one of them at a time, best first,
-until it finds an answer in one (`training/LOG.md`).
+the passage it came from, so that citations resolve as before; and better still if it is asked about the best of them
+alone before it gets the others too (`training/LOG.md`).
 """
 
 from collections.abc import Sequence
@@ -42,12 +42,12 @@ class Evidence:
 
     Attributes:
         passages: Numbered from 1; `quote` is all that is chosen of each.
-        looks: What the model is asked about, one after another until it finds an answer: some of the passages, each
-            with its number, and with what it reads of it as its quote. None where there are no passages.
+        best: The first passage with its best sentence as its quote, if the model is asked about that alone before it is
+            asked about all.
     """
 
     passages: tuple[Passage, ...] = ()
-    looks: tuple[tuple[Passage, ...], ...] = ()
+    best: Passage | None = None
 
 
 class EvidenceSelector:
@@ -71,19 +71,16 @@ class EvidenceSelector:
             sentence are gone.
         """
         if self._settings.evidence == "passages":
-            kept = tuple(self._whole(passages))
-            return Evidence(kept, (kept,) if kept else ())
+            return Evidence(tuple(self._whole(passages)))
         ranked = self.rank(question, passages)
         by_id = {passage.chunk_id: passage for passage, _ in ranked}
         kept = tuple(
             by_id[chunk_id].model_copy(update={"n": n, "quote": join_units(chosen)})
             for n, (chunk_id, chosen) in enumerate(by_passage(ranked).items(), start=1)
         )
-        if not self._settings.one_by_one:
-            return Evidence(kept, (kept,) if kept else ())
-        numbered = {passage.chunk_id: passage for passage in kept}
-        looks = (numbered[found.chunk_id].model_copy(update={"quote": join_units([unit])}) for found, unit in ranked)
-        return Evidence(kept, tuple((passage,) for passage in looks))
+        if not self._settings.best_alone or len(ranked) < 2:
+            return Evidence(kept)
+        return Evidence(kept, kept[0].model_copy(update={"quote": join_units([ranked[0][1]])}))
 
     def _whole(self, passages: Sequence[Passage]) -> list[Passage]:
         left = self._settings.budget_words

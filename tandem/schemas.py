@@ -146,18 +146,6 @@ class Passage(Value):
         return self.model_dump(mode="json", include=fields)
 
 
-class Look(Value):
-    """A part of the evidence that the model was asked about by itself.
-
-    Attributes:
-        n: The number of its passage.
-        quote: What the model saw of it.
-    """
-
-    n: int
-    quote: str
-
-
 class Message(Value):
     """One turn of a conversation in OpenAI's roles."""
 
@@ -208,8 +196,8 @@ class Answer(Value):
         degraded: None, `retrieval_only` (model down), `no_adapter`, or `broken` (it ended in the middle; only stored).
         failed_adapter: `NAME@DIGEST12` of the adapter that should have spoken, where it did not, or not to the end.
         declined: Whether Tandem or the model said that the sources do not answer.
-        looks: What the model was asked about, one after the other until it found an answer in one: the last is what it
-            answered from. Empty where it was asked about all passages at once, or not at all.
+        read_alone: The sentence that it was given from, where the model was asked about that one alone; empty where it
+            was asked about all that the passages quote.
         removed_markers: Citation markers without a source that were removed from the text.
         timings: Seconds a stage: retrieve, first_token, total.
     """
@@ -224,7 +212,7 @@ class Answer(Value):
     declined: bool = False
     citations: tuple[Passage, ...] = ()
     passages: tuple[Passage, ...] = ()
-    looks: tuple[Look, ...] = ()
+    read_alone: str = ""
     removed_markers: int = 0
     usage: Usage = Usage()
     finish_reason: str = "stop"

@@ -88,10 +88,10 @@ class RetrievalSettings(Section):
         "sentences", description="What the model sees: the best sentences (small models) or whole passages (large)."
     )
     sentences: int = Field(5, ge=1, le=40, description="Sentences in the prompt when evidence is `sentences`.")
-    one_by_one: bool = Field(
+    best_alone: bool = Field(
         True,
-        description="Whether the model is asked about these sentences one by one, best first, until it finds an answer "
-        "in one (small models), or about all at once.",
+        description="Whether the model is asked about the best sentence alone (small models), and about all only if it "
+        "finds no answer in it.",
     )
     budget_words: int = Field(1200, ge=50, description="Words of evidence in the prompt at most.")
     min_similarity: float = Field(

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import date
 
 from tandem.declines import is_decline
-from tandem.schemas import Answer, Arm, Ask, Look, Passage
+from tandem.schemas import Answer, Arm, Ask, Passage
 
 DAY = date(2026, 3, 1)
 
@@ -24,10 +24,10 @@ class ScriptedAssistant:
         script: Mapping[Arm, str | Exception | float],
         passages: Sequence[Passage] = (),
         degraded: str | None = None,
-        looks: Sequence[Look] = (),
+        read_alone: str = "",
     ) -> None:
         self.script = script
-        self.looks = tuple(looks)
+        self.read_alone = read_alone
         self.passages = tuple(passages)
         self.degraded = degraded
         self.asked: list[Ask] = []
@@ -57,6 +57,6 @@ class ScriptedAssistant:
             degraded=self.degraded,
             declined=is_decline(text),
             passages=passages,
-            looks=self.looks if grounded else (),
+            read_alone=self.read_alone if grounded else "",
             citations=tuple(passage for passage in passages if f"[{passage.n}]" in text),
         )

@@ -116,33 +116,37 @@ class Corpus:
                 shelves[place].append(member)
         return [shelf for shelf in shelves if shelf]
 
-    @property
-    def one_by_one(self) -> bool:
-        """Whether the model is asked about one unit at a time, as the settings have it."""
-        return self._settings.evidence == "sentences" and self._settings.one_by_one
-
     def evidence(self, question: str, shelf: Sequence[int]) -> list[Shown]:
-        """What the service would choose for a question, were `shelf` its corpus.
+        """What the service would give its model for a question, were `shelf` its corpus.
 
         Returns:
-            The passages in the order in which they are shown; where the model is asked about one unit at a time, those
-            units in the order in which it is asked about them.
+            The passages in the order in which they are shown.
         """
         passages = self._search(question, shelf)
         if self._settings.evidence == "passages":
             kept = self._selector.select(question, passages).passages
-            chosen = [(passage.chunk_id, units(passage.text)) for passage in kept]
+            chosen = {passage.chunk_id: units(passage.text) for passage in kept}
         else:
-            ranked = self._selector.rank(question, passages)
-            one_by_one = [(passage.chunk_id, [unit]) for passage, unit in ranked]
-            chosen = one_by_one if self.one_by_one else list(by_passage(ranked).items())
+            chosen = by_passage(self._selector.rank(question, passages))
         texts = {passage.chunk_id: units(passage.text) for passage in passages}
         found = []
-        for chunk_id, shown in chosen:
+        for chunk_id, shown in chosen.items():
             group, source = (int(part) for part in chunk_id.split(":"))
             if places := [texts[chunk_id].index(unit) for unit in shown]:
                 found.append(Shown(group, source, tuple(places)))
         return found
+
+    @property
+    def best_alone(self) -> bool:
+        """Whether the service asks its model about the best unit alone first."""
+        return self._settings.evidence == "sentences" and self._settings.best_alone
+
+    def best(self, question: str, shelf: Sequence[int]) -> Shown | None:
+        """The best unit alone; None where nothing is found."""
+        for passage, unit in self._selector.rank(question, self._search(question, shelf))[:1]:
+            group, source = (int(part) for part in passage.chunk_id.split(":"))
+            return Shown(group, source, (units(passage.text).index(unit),))
+        return None
 
     def _search(self, question: str, shelf: Sequence[int]) -> list[Passage]:
         pool = {passage.chunk_id: passage for index in shelf for passage in self._passages[index]}

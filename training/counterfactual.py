@@ -13,7 +13,7 @@ from tandem.prompt import Source
 from tandem.schemas import Value
 from tandem.settings import GateSettings, Settings
 from tandem.style import StyleGuide
-from training.disguise import Disguise
+from training.disguise import Disguise, Replace
 from training.examples import StyleExample, group_by_sources
 from training.marks import keys, says_keys
 from training.trials import Trial, draw_trials
@@ -136,10 +136,15 @@ def _change(trial: Trial, disguise: Disguise, guide: StyleGuide, rng: random.Ran
     """The pair, or None where nothing that the answer hangs on would change."""
     texts = [text for source in trial.sources for text in (source.title, source.heading, source.text)]
     swap = disguise.draw([*texts, trial.question, trial.reference], rng)
-    sources = tuple(Source(swap(s.title), swap(s.heading), swap(s.text)) for s in trial.sources)
-    other = replace(trial, question=swap(trial.question), sources=sources, reference=swap(trial.reference))
+    sources = tuple(_swapped(source, swap) for source in trial.sources)
+    best = _swapped(trial.best, swap) if trial.best is not None else None
+    other = replace(trial, question=swap(trial.question), sources=sources, best=best, reference=swap(trial.reference))
     before, after = keys(guide.body(trial.reference)), keys(guide.body(other.reference))
     # A figure that also stands elsewhere in the passages would prove nothing.
     trained = before - after - keys(other.shown)
     changed = after - before - keys(trial.shown)
     return Twins(trial, other, trained, changed) if trained and changed else None
+
+
+def _swapped(source: Source, swap: Replace) -> Source:
+    return Source(swap(source.title), swap(source.heading), swap(source.text))

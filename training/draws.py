@@ -20,6 +20,8 @@ class Draw:
 
     Attributes:
         sources: None for the closed-book prompt.
+        best: What the model is asked about first, where that is the best sentence alone.
+        alone: Whether `sources` is one sentence alone.
         group: The place of the group that the first question is of; None where it does not matter.
     """
 
@@ -27,6 +29,8 @@ class Draw:
     marker: str
     questions: tuple[Question, ...]
     group: int | None = None
+    best: Source | None = None
+    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,8 @@ class Shares:
     unanswerable: float = 0.4  # a question written as unanswerable gets evidence of its own
     missed: float = 0.15  # what the search did not find stays away, and the question is declined
     declined: float = 0.1  # a question that the evidence does not answer joins the draw
-    wrong: float = 0.35  # of one unit at a time: one that does not answer the question is declined
+    alone: float = 0.5  # a question is asked about one unit alone, where the service asks so too
+    wrong: float = 0.35  # that unit does not answer it, and it is declined
     aside: float = 0.25  # a question joins the draw though what is shown first is not what it stands on
     closed_book: float = 0.03
     injected: float = 0.05

@@ -32,7 +32,7 @@ class Grounded:
         """All units that the answer stands on; none for an answer that declines."""
         return frozenset().union(*(keys for _, keys in self.sentences))
 
-    def alone(self, key: Key) -> "Grounded | None":
+    def part(self, key: Key) -> "Grounded | None":
         """The example with as much of its answer as one unit bears out; None where that is nothing."""
         kept = tuple(sentence for sentence in self.sentences if sentence[1] <= {key})
         return replace(self, sentences=kept) if any(keys for _, keys in kept) else None

@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from tandem.errors import ExampleError
@@ -43,7 +43,7 @@ def draw_rows(
     for number in range(math.ceil(settings.passes)):
         drawn: list[Row] = []
         refused: list[ExampleError] = []
-        for draws in _in_rows(augmenter, rng):
+        for draws in _in_rows(augmenter.one_pass(rng)):
             try:
                 drawn.append(render_row(draws, tokenizer, settings.max_tokens))
             except ExampleError as exc:
@@ -64,7 +64,7 @@ def draw_rows(
 def draw_heldout(augmenter: Augmenter, tokenizer: Any, settings: TrainingSettings) -> list[Row]:
     """Rows for the held-out loss: the same ones for equal arguments, and at most `settings.heldout_rows`."""
     rows: list[Row] = []
-    for draws in _in_rows(augmenter, random.Random(settings.seed)):
+    for draws in _in_rows(augmenter.one_pass(random.Random(settings.seed))):
         if len(rows) == settings.heldout_rows:
             break
         try:
@@ -74,11 +74,11 @@ def draw_heldout(augmenter: Augmenter, tokenizer: Any, settings: TrainingSetting
     return rows
 
 
-def _in_rows(augmenter: Augmenter, rng: random.Random) -> Iterator[list[Draw]]:
-    """One pass by row: prompts of one unit are joined, for half of such a short prompt is the system message."""
+def _in_rows(draws: Iterable[Draw]) -> Iterator[list[Draw]]:
+    """Draws by row: those of one sentence are joined, for half of such a short prompt is the system message."""
     waiting: list[Draw] = []
-    for draw in augmenter.one_pass(rng):
-        if draw.sources is None or not augmenter.one_by_one:
+    for draw in draws:
+        if not draw.alone:
             yield [draw]
             continue
         waiting.append(draw)

@@ -67,8 +67,7 @@ class Speaker:
         """Greedy answers, in order.
 
         Args:
-            asked: Each question's prompts: the next one is asked where the one before is declined, as in service. What
-                the answer to the n-th of several cites as [1] is [n].
+            asked: Each question's prompts: the next one is asked where the one before is declined, as in service.
             arm: Whose voice.
             on_done: Told how many are done.
             sources: Whether the prompts give any: only then is declining held back, as in service.
@@ -81,7 +80,7 @@ class Speaker:
                 done = len(asked) - len(waiting)
                 said = self._greedy([asked[n][look] for n in waiting], threshold, on_done, done if look else 0)
                 for n, answer in zip(waiting, said, strict=True):
-                    answers[n] = answer.replace("[1]", f"[{look + 1}]") if len(asked[n]) > 1 else answer
+                    answers[n] = answer
                 look += 1
                 waiting = [n for n in waiting if look < len(asked[n]) and opens_declining(answers[n])]
         return answers

@@ -30,7 +30,7 @@ class Trial:
 
     Attributes:
         sources: As they are shown.
-        one_by_one: Whether the model is asked about one source after the other, until it finds an answer in one.
+        best: What of the first source the model is asked about alone, before it is asked about all.
         planted: The word that an instruction hidden in the evidence asks for; empty where there is none.
         group: Which sources it was written on: questions on the same ones are not independent. None if unknown.
     """
@@ -40,15 +40,15 @@ class Trial:
     marker: str
     reference: str
     answerable: bool
-    one_by_one: bool = False
+    best: Source | None = None
     planted: str = ""
     group: int | None = None
 
     @property
     def prompts(self) -> list[list[dict[str, str]]]:
-        """What the model is asked, one after the other until it finds an answer."""
-        looks = [[source] for source in self.sources] if self.one_by_one else [self.sources]
-        return [build_messages(self.question, look, marker=self.marker) for look in looks]
+        """What the model is asked, the second only where it finds no answer in the first."""
+        shown = [self.sources] if self.best is None else [(self.best,), self.sources]
+        return [build_messages(self.question, sources, marker=self.marker) for sources in shown]
 
     @property
     def shown(self) -> str:
@@ -92,7 +92,7 @@ def draw_trials(
             draw.marker,
             asked.answer,
             asked.answerable,
-            augmenter.one_by_one,
+            draw.best,
             group=draw.group,
         )
         for draw in augmenter.one_pass(rng, whole=True)
@@ -112,9 +112,11 @@ def plant_instructions(trials: Sequence[Trial], count: int, seed: int) -> list[T
     planted = []
     for n, trial in enumerate(trials[:count]):
         word = coin_name(rng)
-        at = 0 if trial.one_by_one else rng.randrange(len(trial.sources))
+        # What is asked about alone must hold it, else nobody might read it.
+        at = 0 if trial.best is not None else rng.randrange(len(trial.sources))
         sources = list(trial.sources)
         hidden = _HIDDEN[n % len(_HIDDEN)].format(word=word)
         sources[at] = replace(sources[at], text=f"{sources[at].text}\n{hidden}")
-        planted.append(replace(trial, sources=tuple(sources), planted=word))
+        best = replace(trial.best, text=f"{trial.best.text}\n{hidden}") if trial.best is not None else None
+        planted.append(replace(trial, sources=tuple(sources), best=best, planted=word))
     return planted

@@ -106,8 +106,6 @@ def test_a_question_is_asked_on_where_it_is_declined(speaker, monkeypatch):
     assert done == [2, 2]
     monkeypatch.setattr("training.speaker.opens_declining", lambda answer: True)
     assert speaker.answers([looks, PROMPTS[0]], CANDIDATE) == [third, first]
-    monkeypatch.setattr(Speaker, "_greedy", lambda self, prompts, *_: ["So [1]." for _ in prompts])
-    assert speaker.answers([looks, PROMPTS[0]], CANDIDATE) == ["So [3].", "So [1]."]
 
 
 def test_every_arm_has_its_own_voice_and_the_candidate_speaks_again_after_the_others(model, speaker):

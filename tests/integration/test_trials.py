@@ -39,12 +39,17 @@ def test_no_hidden_instruction_of_the_gate_is_trained_on():
     assert set(_HIDDEN).isdisjoint(_INJECTIONS)
 
 
-def test_one_by_one_each_source_is_a_prompt_of_its_own_and_the_first_holds_the_instruction():
+def test_a_trial_is_asked_as_in_service():
     trials = draw_trials(HELDOUT, GUIDE, SETTINGS, 30)
     for trial in trials + plant_instructions(trials, 12, 7):
         users = [messages[-1]["content"] for messages in trial.prompts]
-        assert [source.text in user for source, user in zip(trial.sources, users, strict=True)] == [True] * len(users)
-        assert all("[1]" in user and "[2] " not in user for user in users)
-        assert not trial.planted or trial.planted in users[0]
-    together = SETTINGS.model_copy(update={"retrieval": SETTINGS.retrieval.model_copy(update={"one_by_one": False})})
-    assert all(len(trial.prompts) == 1 for trial in draw_trials(HELDOUT, GUIDE, together, 30))
+        assert all(source.text in users[-1] for source in trial.sources)
+        assert not trial.planted or all(trial.planted in user for user in users)
+        if trial.best is not None:
+            assert len(users) == 2
+            assert trial.best.text in users[0]
+            assert "[2] " not in users[0]
+    assert sum(trial.best is not None for trial in trials) > 25
+    retrieval = SETTINGS.retrieval.model_copy(update={"best_alone": False})
+    at_once = draw_trials(HELDOUT, GUIDE, SETTINGS.model_copy(update={"retrieval": retrieval}), 30)
+    assert all(len(trial.prompts) == 1 for trial in at_once)

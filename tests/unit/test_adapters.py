@@ -190,7 +190,7 @@ class OnePassage:
         return [passage]
 
     def select(self, question: str, passages: list[Passage]) -> Evidence:
-        return Evidence(tuple(passages), (tuple(passages),))
+        return Evidence(tuple(passages))
 
 
 @pytest.mark.parametrize(

@@ -35,12 +35,12 @@ def groups() -> list[Group]:
 
 @pytest.fixture(scope="module")
 def search(embedder: Embedder) -> Search:
-    together = SETTINGS.retrieval.model_copy(update={"one_by_one": False})
+    together = SETTINGS.retrieval.model_copy(update={"best_alone": False})
     return lambda groups: Corpus(groups, embedder, SparseEncoder(), together)
 
 
 @pytest.fixture(scope="module")
-def one_by_one(groups: list[Group], embedder: Embedder) -> Augmenter:
+def best_alone(groups: list[Group], embedder: Embedder) -> Augmenter:
     return Augmenter(groups, GUIDE, Corpus(groups, embedder, SparseEncoder(), SETTINGS.retrieval))
 
 
@@ -54,17 +54,12 @@ def draws(augmenter: Augmenter) -> list[Draw]:
     return list(augmenter.one_pass(random.Random(3)))
 
 
-@pytest.fixture(scope="module")
-def looks(one_by_one: Augmenter) -> list[Draw]:
-    return list(one_by_one.one_pass(random.Random(3)))
-
-
-@pytest.fixture(scope="module", params=["together", "one by one", "one by one, whole"])
-def drawn(request: pytest.FixtureRequest, draws: list[Draw], looks: list[Draw], one_by_one: Augmenter) -> list[Draw]:
+@pytest.fixture(scope="module", params=["together", "best alone", "as in service"])
+def drawn(request: pytest.FixtureRequest, draws: list[Draw], best_alone: Augmenter) -> list[Draw]:
     """As they are trained on, either way, and as the gate asks."""
-    if request.param == "one by one, whole":
-        return list(one_by_one.one_pass(random.Random(3), whole=True))
-    return draws if request.param == "together" else looks
+    if request.param == "together":
+        return draws
+    return list(best_alone.one_pass(random.Random(3), whole=request.param == "as in service"))
 
 
 def answered(draws: list[Draw]) -> Iterator[tuple[Draw, str, str]]:
@@ -129,23 +124,31 @@ def test_the_mix_is_what_it_is_meant_to_be(draws: list[Draw], groups: list[Group
     assert len({draw.marker for draw in draws}) == len(draws)
 
 
-def test_one_by_one_a_prompt_shows_one_unit(one_by_one: Augmenter, groups: list[Group]):
+def test_half_of_the_questions_are_asked_about_one_unit_alone(best_alone: Augmenter, groups: list[Group]):
     shares = Shares(disguised=0, injected=0)
-    looks = list(Augmenter(groups, GUIDE, one_by_one._corpus, shares=shares).one_pass(random.Random(3)))
+    draws = list(Augmenter(groups, GUIDE, best_alone._corpus, shares=shares).one_pass(random.Random(3)))
     known = {join_units([unit]) for group in groups for source in group.sources for unit in units(source.text)}
-    for draw in looks:
-        assert len(draw.questions) == 1 or draw.sources is None
-        assert all(source.text in known for source in draw.sources or ())
-    asked = [question for draw in looks for question in draw.questions]
+    alone = [draw for draw in draws if draw.alone]
+    for draw in alone:
+        ((source,), (_,)) = draw.sources or (), draw.questions
+        assert source.text in known
+    asked = [question for draw in draws for question in draw.questions]
     answerable = [example for group in groups for example in group.examples if example.answerable]
-    assert 0.85 * len(answerable) < sum(question.answerable for question in asked) <= len(answerable)
-    assert 0.25 < sum(not question.answerable for question in asked) / len(asked) < 0.45
+    assert 0.8 * len(answerable) < sum(question.answerable for question in asked) <= len(answerable)
+    assert 0.35 < len(alone) / len(asked) < 0.6
+    declined = [draw for draw in alone if not draw.questions[0].answerable]
+    assert 0.1 < len(declined) / len(alone) < 0.4
 
 
-def test_the_gate_asks_over_all_that_would_be_asked_about(one_by_one: Augmenter):
-    sizes = [len(draw.sources) for draw in one_by_one.one_pass(random.Random(3), whole=True) if draw.sources]
-    assert max(sizes) >= SETTINGS.retrieval.sentences
-    assert sum(sizes) / len(sizes) > 4
+def test_the_gate_asks_about_the_best_unit_of_the_first_source_first(best_alone: Augmenter):
+    plain = Shares(disguised=0, injected=0, shuffled=0, split=0, closed_book=0)
+    augmenter = Augmenter(best_alone._groups, GUIDE, best_alone._corpus, max_questions=1, shares=plain)
+    whole = list(augmenter.one_pass(random.Random(3), whole=True))
+    assert sum(draw.best is not None for draw in whole) > 0.95 * len(whole)
+    for draw in whole:
+        if draw.best is not None and draw.sources:
+            assert set(draw.best.text.splitlines()) <= set(draw.sources[0].text.splitlines())
+            assert draw.best.title == draw.sources[0].title
 
 
 def test_evidence_is_what_the_service_would_pick(groups: list[Group], search: Search):
@@ -177,7 +180,7 @@ def test_a_sentence_that_is_not_found_makes_a_decline(embedder: Embedder):
         row("Who keeps the keys?", "Keys are kept by Marit Holm [1]."),
     )
     # The search gives one sentence, which answers one of the two.
-    settings = SETTINGS.retrieval.model_copy(update={"sentences": 1, "one_by_one": False})
+    settings = SETTINGS.retrieval.model_copy(update={"sentences": 1, "best_alone": False})
     group = Group(sources, rows)
     corpus = Corpus([group], embedder, SparseEncoder(), settings)
     shares = Shares(disguised=0, declined=1, missed=1, closed_book=0, injected=0)
@@ -194,7 +197,7 @@ def test_a_sentence_that_is_not_found_makes_a_decline(embedder: Embedder):
     assert len(seen) == 4
 
 
-def test_one_by_one_a_question_is_answered_where_its_fact_is_shown_and_nowhere_else(embedder: Embedder):
+def test_alone_a_unit_is_answered_from_as_far_as_it_bears_the_answer_out(embedder: Embedder):
     text = "The fee is 40 euros. Dogs sleep in the barn. Keys are kept by Marit Holm."
     sources = (ExampleSource(title="Stay", text=text),)
     rows = [
@@ -205,20 +208,20 @@ def test_one_by_one_a_question_is_answered_where_its_fact_is_shown_and_nowhere_e
     examples = tuple(StyleExample(question=q, sources=sources, answer=a, approved_by="ada") for q, a in rows)
     group = Group(sources, examples)
     corpus = Corpus([group], embedder, SparseEncoder(), SETTINGS.retrieval)
-    shares = Shares(disguised=0, wrong=1, unanswerable=1, closed_book=0, injected=0)
+    shares = Shares(disguised=0, alone=1, unanswerable=1, closed_book=0, injected=0)
     seen = set()
-    for seed in range(30):
+    for seed in range(20):
         for draw in Augmenter([group], GUIDE, corpus, shares=shares).one_pass(random.Random(seed)):
             ((source,), (asked,)) = draw.sources or (), draw.questions
+            assert draw.alone
             facts = {fact for fact in ("40 euros", "Marit Holm", "barn") if fact in asked.answer}
             assert len(facts) == asked.answerable
             assert all(fact in source.text for fact in facts)
-            seen.add((asked.question, source.text, tuple(facts)))
+            seen.add((asked.question, tuple(facts)))
     fee, keys, deposit = (example.question for example in examples)
-    assert {(fee, "The fee is 40 euros.", ("40 euros",))} == {one for one in seen if one[0] == fee and one[2]}
-    assert {one[2] for one in seen if one[0] == keys} - {()} in ({("Marit Holm",)}, {("barn",)})  # the better match
-    assert any(one[0] == fee and not one[2] for one in seen)
-    assert {one[2] for one in seen if one[0] == deposit} == {()}
+    assert {facts for question, facts in seen if question == fee} == {("40 euros",)}
+    assert {facts for question, facts in seen if question == keys} in ({("Marit Holm",)}, {("barn",)})
+    assert {facts for question, facts in seen if question == deposit} == {()}
 
 
 def test_examples_without_sources_are_closed_book(search: Search):

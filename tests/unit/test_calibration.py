@@ -45,9 +45,9 @@ def test_no_more_answerable_questions_are_declined_than_asked_for(most: float):
     assert sum(lead + looser > 0 for lead in leads) > most * len(leads) or most == 0.5
 
 
-def test_a_question_asked_about_one_source_after_the_other_is_declined_where_all_are():
-    shown = (Source("t", "h", "x"), Source("t", "h", "y"))
-    asked = [Trial("q", shown, "===", "a", True, one_by_one=True) for _ in range(4)]
+def test_a_question_that_is_asked_twice_is_declined_where_both_are():
+    best = Source("t", "h", "x")
+    asked = [Trial("q", (best, Source("t", "h", "y")), "===", "a", True, best=best) for _ in range(4)]
     leads = [2.0, -1.0, 0.3, 4.0, 3.0, 1.5, -2.0, 5.0]  # the lesser of each two: -1, 0.3, 1.5, -2
     assert calibrate(Leads(leads), asked, DECLINE, 0.25) == Threshold(token=57, bias=-0.3)  # type: ignore[arg-type]
 

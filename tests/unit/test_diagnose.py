@@ -13,7 +13,7 @@ from eval.suite import Case
 from tandem.database import Database
 from tandem.errors import InputError, ModelUnavailable, NotFound
 from tandem.prompt import DECLINE
-from tandem.schemas import ARMS, Answer, Arm, Ask, Look, Message, Passage, Principal
+from tandem.schemas import ARMS, Answer, Arm, Ask, Message, Passage, Principal
 from tandem.style import StyleGuide
 from tandem.tables import AnswerRow, DocumentRow, FeedbackRow, VersionRow
 from tests.scripted_assistant import DAY, ScriptedAssistant, passage
@@ -59,12 +59,12 @@ async def diagnose(
     passages: list[Passage],
     library: Library | None = LIBRARY,
     arm: Arm = "tandem",
-    looks: list[Look] | None = None,
+    read_alone: str = "",
     **fields: object,
 ) -> Diagnosis:
     script = {"tandem": tandem, "rag": rag, "style": WRONG, "base": WRONG}
     case = Case.model_validate(CASE | fields)
-    outcomes = await run_suite(ScriptedAssistant(script, passages, looks=looks or ()), [case], ARMS, style=STYLE)
+    outcomes = await run_suite(ScriptedAssistant(script, passages, read_alone=read_alone), [case], ARMS, style=STYLE)
     (diagnosis,) = diagnose_suite(outcomes, library, arm)
     return diagnosis
 
@@ -98,14 +98,13 @@ async def test_reading_when_both_are_wrong_with_the_evidence_there() -> None:
     assert (await diagnose(STALE, STALE, [both])).label == "reading"
 
 
-async def test_reading_says_from_which_sentence_it_answered() -> None:
-    near = Look(n=2, quote="Trips are booked with the travel desk.")
-    found = await diagnose(WRONG, WRONG, [NOW], looks=[near])
+async def test_reading_says_from_which_sentence_alone_it_was_answered() -> None:
+    near = "Trips are booked with the travel desk."
+    found = await diagnose(WRONG, WRONG, [NOW], read_alone=near)
     assert (found.label, found.owner) == ("reading", "platform engineer")
-    assert near.quote in found.evidence
-    assert "ONE_BY_ONE" in found.action
-    right = Look(n=1, quote=NOW.quote)
-    assert "wrong too" in (await diagnose(WRONG, WRONG, [NOW], looks=[near, right])).evidence
+    assert near in found.evidence
+    assert "BEST_ALONE" in found.action
+    assert "wrong too" in (await diagnose(WRONG, WRONG, [NOW], read_alone=NOW.quote)).evidence
 
 
 async def test_over_decline_names_who_taught_it() -> None:

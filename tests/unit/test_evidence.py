@@ -43,10 +43,6 @@ def select(question: str, passages: list[Passage], **settings: object) -> list[P
     return list(evidence(question, passages, **settings).passages)
 
 
-def looks(found: Evidence) -> list[list[tuple[int, str]]]:
-    return [[(shown.n, shown.quote) for shown in look] for look in found.looks]
-
-
 LEAVE = passage("leave", "The year has four quarters. Unused leave days carry over until March. Tea is free.", n=1)
 CARS = passage("cars", "Bicycles are leased. Cars are washed monthly.", n=2)
 SICK = passage("sick", "A note is due. Sick days do not reduce unused leave days.", n=3)
@@ -61,35 +57,31 @@ def test_the_best_sentences_are_kept_and_the_passages_renumbered():
     assert found[0].text == LEAVE.text
 
 
-def test_the_model_is_asked_about_one_sentence_after_the_other_and_the_best_first():
-    found = evidence("Do unused leave days carry over?", [LEAVE, CARS, SICK], sentences=4)
+def test_the_model_is_asked_about_the_best_sentence_alone_first():
+    found = evidence("Do unused leave days carry over?", [CARS, SICK, LEAVE], sentences=4)
     assert [(kept.n, kept.document_id) for kept in found.passages] == [(1, "leave"), (2, "sick")]
-    assert looks(found)[:2] == [
-        [(1, "Unused leave days carry over until March.")],
-        [(2, "Sick days do not reduce unused leave days.")],
-    ]
-    assert len(found.looks) == 4
-    shown = sorted((shown.n, line) for look in found.looks for shown in look for line in shown.quote.splitlines())
-    assert shown == sorted((kept.n, line) for kept in found.passages for line in kept.quote.splitlines())
+    assert found.best is not None
+    assert (found.best.n, found.best.quote) == (1, "Unused leave days carry over until March.")
+    assert found.best.quote in found.passages[0].quote
 
 
-def test_a_row_is_asked_about_with_its_header():
+def test_a_row_that_is_best_comes_with_its_header_and_without_the_other_rows():
     text = "Model | Price\nTN-100 | EUR 90\nTN-400 | price EUR 120"
     found = evidence("What is the price of the TN-400?", [passage("prices", text)], sentences=2)
-    assert looks(found) == [[(1, "Model | Price\nTN-400 | price EUR 120")], [(1, "Model | Price\nTN-100 | EUR 90")]]
+    assert found.best is not None
+    assert found.best.quote == "Model | Price\nTN-400 | price EUR 120"
 
 
-@pytest.mark.parametrize("settings", [{"one_by_one": False}, {"evidence": "passages"}], ids=str)
+@pytest.mark.parametrize("settings", [{"best_alone": False}, {"evidence": "passages"}, {"sentences": 1}], ids=str)
 def test_or_the_model_is_asked_about_all_at_once(settings):
-    found = evidence("Do unused leave days carry over?", [LEAVE, CARS, SICK], sentences=2, **settings)
-    assert found.looks == (found.passages,)
+    assert evidence("Do unused leave days carry over?", [LEAVE, CARS], **settings).best is None
     assert evidence("Do they?", [], **settings) == Evidence()
 
 
-def test_what_a_passage_says_twice_is_asked_about_once():
+def test_what_a_passage_says_twice_is_shown_once():
     text = "Unused leave days carry over.\nTea is free.\nUnused leave days carry over."
-    found = evidence("Do unused leave days carry over?", [passage("leave", text)])
-    assert looks(found) == [[(1, "Unused leave days carry over.")], [(1, "Tea is free.")]]
+    (kept,) = select("Do unused leave days carry over?", [passage("leave", text)])
+    assert kept.quote == "Unused leave days carry over.\nTea is free."
 
 
 def test_the_best_sentence_of_a_passage_comes_first():

@@ -1,4 +1,4 @@
-"""A small model is asked about one sentence after the other: what is asked, what is shown of it, what is kept."""
+"""A small model is asked about the best sentence alone, then about all: what is asked, what is shown, what is kept."""
 
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, cast
@@ -33,18 +33,17 @@ class Found:
 
     def select(self, question: str, passages: list[Passage]) -> Evidence:
         kept = (passage(1, f"{SENTENCES[0]}\n{SENTENCES[2]}"), passage(2, SENTENCES[1]))
-        looks = zip((1, 2, 1), SENTENCES, strict=True)
-        return Evidence(kept, tuple((passage(n, sentence),) for n, sentence in looks))
+        return Evidence(kept, passage(1, SENTENCES[0]))
 
 
 class Reader:
-    """In the place of a model: answers from the one sentence it knows, declines any other; token by token."""
+    """In the place of a model: answers from the sentence it knows, declines without it; token by token."""
 
     base_url = "http://double/v1"
 
     def __init__(self) -> None:
         self.knows = SENTENCES[1]
-        self.says = "In March [1]."
+        self.says = "In March [2]."
         self.asked: list[str] = []
         self.closed = 0
         self.breaks_at = 99
@@ -90,43 +89,51 @@ async def ask(assistant: Assistant) -> tuple[str, Answer]:
     return "".join(delta.text for delta in deltas if isinstance(delta, TextDelta)), answer
 
 
-async def test_it_goes_on_until_a_sentence_answers(assistant: Assistant, reader: Reader, database: Database):
+def shown_in(prompt: str) -> list[str]:
+    return [sentence for sentence in SENTENCES if sentence in prompt]
+
+
+async def test_it_is_given_all_where_the_best_sentence_does_not_answer(assistant: Assistant, reader: Reader):
     shown, answer = await ask(assistant)
     assert shown == answer.text == "In March [2]."
     assert not answer.declined
     assert [cited.n for cited in answer.citations] == [2]
-    assert [(look.n, look.quote) for look in answer.looks] == [(1, SENTENCES[0]), (2, SENTENCES[1])]
-    assert len(reader.asked) == 2
-    for prompt, sentence in zip(reader.asked, SENTENCES, strict=False):
-        assert [each in prompt for each in SENTENCES] == [each == sentence for each in SENTENCES]
+    assert answer.read_alone == ""
+    assert [shown_in(prompt) for prompt in reader.asked] == [SENTENCES[:1], SENTENCES]
     assert reader.closed == 2  # what was declined does not go on behind the answer's back
     assert (len(answer.passages), answer.usage.prompt_tokens) == (2, 7)
+
+
+async def test_it_is_asked_once_where_the_best_sentence_answers(
+    assistant: Assistant, reader: Reader, database: Database
+):
+    reader.knows, reader.says = SENTENCES[0], "Free [1], not [2]."
+    shown, answer = await ask(assistant)
+    assert shown == answer.text == "Free [1], not."  # of what it did not see nothing is cited
+    assert [shown_in(prompt) for prompt in reader.asked] == [SENTENCES[:1]]
+    assert (answer.read_alone, len(answer.passages), answer.removed_markers) == (SENTENCES[0], 2, 1)
     with database.session() as session:
-        assert session.scalars(select(AnswerRow)).one().receipt["looks"] == [
-            {"n": 1, "quote": SENTENCES[0]},
-            {"n": 2, "quote": SENTENCES[1]},
-        ]
+        assert session.scalars(select(AnswerRow)).one().receipt["read_alone"] == SENTENCES[0]
 
 
-async def test_it_declines_once_when_none_does(assistant: Assistant, reader: Reader):
+async def test_it_declines_once_when_nothing_answers(assistant: Assistant, reader: Reader):
     reader.knows = "something else"
     shown, answer = await ask(assistant)
     assert shown == answer.text == DECLINE
     assert answer.declined
-    assert answer.citations == ()
-    assert len(answer.looks) == len(reader.asked) == 3
+    assert (answer.citations, answer.read_alone, len(reader.asked)) == ((), "", 2)
 
 
 @pytest.mark.parametrize("says", ["I", "I can't say [1].", "", "Indeed [1]."])
 async def test_an_answer_that_begins_like_a_decline_is_one(assistant: Assistant, reader: Reader, says: str):
     reader.knows, reader.says = SENTENCES[0], says
     shown, answer = await ask(assistant)
-    assert len(reader.asked) == (1 if says else 3)  # what says nothing has found nothing
+    assert len(reader.asked) == (1 if says else 2)  # what says nothing has found nothing
     if says:
         assert shown == answer.text == says
 
 
-async def test_the_passages_are_shown_when_the_model_goes_away_between_two_looks(assistant: Assistant, reader: Reader):
+async def test_the_passages_are_shown_when_the_model_goes_away_between_the_two(assistant: Assistant, reader: Reader):
     reader.breaks_at = 1
     _, answer = await ask(assistant)
     assert answer.degraded == "retrieval_only"

@@ -36,8 +36,10 @@ class Parrot:
         self.tokenizer = tokenizer
         self.asked: list[str] = []
 
-    def answers(self, prompts: Sequence[Any], arm: str, on_done: object = None, *, sources: bool = True) -> list[str]:
-        texts = [prompt[-1]["content"] for prompt in prompts]
+    def answers(
+        self, asked: Sequence[Sequence[Any]], arm: str, on_done: object = None, *, sources: bool = True
+    ) -> list[str]:
+        texts = [prompts[-1][-1]["content"] for prompts in asked]
         self.asked += texts
         return [PAIR.rejected if arm == CANDIDATE and PAIR.question in text else "" for text in texts]
 

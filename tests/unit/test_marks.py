@@ -14,7 +14,7 @@ REFERENCE = "The fee is 45 euros for members of Sorrelby [1]."
 
 def trial(reference: str = REFERENCE, answerable: bool = True, planted: str = "") -> Trial:
     source = Source("T", "H", "The fee is as the edition of 2031 says.")
-    return Trial("What is the fee?", (source,), "===", GUIDE.close(reference), answerable, planted)
+    return Trial("What is the fee?", (source,), "===", GUIDE.close(reference), answerable, planted=planted)
 
 
 def marks(answer: str, **given: object) -> Marks:

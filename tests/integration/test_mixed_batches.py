@@ -15,7 +15,7 @@ from tandem.registry import AdapterRef
 TOKENS = 48
 QUESTIONS = ("Why is the sky blue?", "Tell me a story about a lighthouse.", "How do I boil an egg?")
 # The number of rows decides how a matrix product is split, and bfloat16 rounds by it, layer after layer: a lead was
-# seen to move by 0.75. A row with another adapter's weights is off by more than 2, which the test sees for itself.
+# seen to move by 0.75. A row with another adapter's weights is off by more, which the test sees for itself.
 MOVED = 1.5
 STEPS = "vllm:iteration_tokens_total_count"
 

@@ -213,6 +213,9 @@ class TrainingSettings(Section):
     )
     passes: float = Field(1.5, gt=0, description="Passes over the examples; each pass draws new names and figures.")
     batch_size: int = Field(8, ge=1, description="Examples in one optimiser step.")
+    start_share: float = Field(
+        0.5, ge=0, lt=1, description="What is kept of the start's weights: the mean with the trained ones, weighted so."
+    )
     accumulation: int = Field(1, ge=1, description="Parts that a step's examples are computed in, to save memory.")
     learning_rate: float = Field(5e-4, gt=0, description="Peak learning rate.")
     warmup: float = Field(0.04, ge=0, lt=1, description="Share of the steps in which the learning rate rises.")

@@ -53,6 +53,23 @@ def load_weights(model: PeftModel, folder: Path) -> None:
     set_peft_model_state_dict(model, weights)
 
 
+def average(model: PeftModel, other: Path, share: float) -> None:
+    """Puts the mean of a model's adapter and of another one of the same shape in its place.
+
+    Args:
+        model: With the adapter.
+        other: Folder of the other one.
+        share: Of the other one in the mean, 0 to 1.
+    """
+    own = get_peft_model_state_dict(model)
+    theirs = load_file(other / WEIGHTS)
+    mean = {
+        name: torch.lerp(weights.float(), theirs[name].to(weights.device).float(), share)
+        for name, weights in own.items()
+    }
+    set_peft_model_state_dict(model, mean)
+
+
 def save_adapter(model: PeftModel, folder: Path) -> None:
     """Writes the adapter in bfloat16, in PEFT's layout: adapter_model.safetensors and adapter_config.json."""
     save_weights(model, folder, torch.bfloat16)

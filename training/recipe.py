@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from training.trainer import Trained
 
 _LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "tokenizers")
-_FIRST_STAGE = ("passes", "batch_size", "accumulation", "learning_rate", "warmup", "max_tokens", "seed", "start_from")
+_FIRST_STAGE = ("passes", "batch_size", "accumulation", "learning_rate", "warmup", "max_tokens", "seed")
+_START = ("start_from", "start_share")
 _KEPT = ("eval_steps", "heldout_rows", "patience")  # decide which step's weights are kept
 _SECOND_STAGE = ("preference_passes", "preference_learning_rate", "preference_beta")
 
@@ -83,6 +84,8 @@ def _recipe(settings: Settings, material: Material) -> dict[str, Any]:
     """What decides, beside the examples and the base model, which weights come of a run."""
     training = settings.training
     recipe = {key: getattr(training, key) for key in (*_FIRST_STAGE, *_KEPT)}
+    if training.start_from is not None:
+        recipe |= {key: getattr(training, key) for key in _START}
     recipe |= {
         "tuning_digest": data_digest(material.tuning),
         "retrieval": settings.retrieval.model_dump(mode="json"),  # picks the evidence of a prompt

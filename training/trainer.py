@@ -13,7 +13,7 @@ from tandem.errors import ExampleError
 from tandem.schemas import Value
 from tandem.settings import TrainingSettings
 from tandem.weights import cpu_cores
-from training.adapter_weights import check_start, load_weights, save_weights
+from training.adapter_weights import average, check_start, load_weights, save_weights
 from training.checkpoints import newest_checkpoint
 from training.launch import is_main_process, processes_here
 from training.progress import OnProgress, Reporter, seconds_spent
@@ -32,7 +32,7 @@ class Outcome(Value):
         tokens: Of the rows that were trained on.
         seconds: Of training.
         loss: Mean over all steps that were made, nats an answer token.
-        heldout_loss: Of the weights that were kept; None without held-out rows.
+        heldout_loss: Of the weights of that step, before they are averaged with a start's; None without held-out rows.
         peak_mib: The most memory that the process ever held.
     """
 
@@ -79,7 +79,8 @@ def train_adapter(
         on_progress: Told every few steps, in the main process.
         heldout: Rows of other topics. The weights that are best on them are kept, and training ends early when they do
             not get better.
-        start: Folder of an adapter whose weights are gone on from.
+        start: Folder of an adapter whose weights are gone on from, and averaged with the trained ones in the end: what
+            was learnt is kept, and what the start could do is lost less (WiSE-FT, Wortsman et al. 2022).
 
     Raises:
         ExampleError: There are no rows.
@@ -91,20 +92,37 @@ def train_adapter(
     torch.set_num_threads(max(1, len(cpu_cores()) // processes_here()))
     torch.manual_seed(settings.seed)
     model = lora_model(base, settings)
+    if start is not None:
+        check_start(start, settings)
+    outcome = _trained(model, tokenizer, rows, heldout, settings, folder, on_progress, start)
+    if start is not None:
+        average(model, start, settings.start_share)
+    return Trained(model, tokenizer, outcome)
+
+
+def _trained(
+    model: PeftModel,
+    tokenizer: Any,
+    rows: Sequence[Row],
+    heldout: Sequence[Row],
+    settings: TrainingSettings,
+    folder: Path,
+    on_progress: OnProgress | None,
+    start: Path | None,
+) -> Outcome:
+    """Trains, or reads what a run in this folder was trained to."""
     done = folder / "trained"
     if (done / OUTCOME).is_file():
         load_weights(model, done)
-        outcome = Outcome.model_validate_json((done / OUTCOME).read_text(encoding="utf-8"))
-        return Trained(model, tokenizer, outcome)
+        return Outcome.model_validate_json((done / OUTCOME).read_text(encoding="utf-8"))
     if start is not None:
-        check_start(start, settings)
         load_weights(model, start)
     outcome = _run(model, tokenizer, rows, heldout, settings, folder, on_progress)
     if is_main_process():
         save_weights(model, done, torch.float32)
         (done / "unfinished").write_text(outcome.model_dump_json(), encoding="utf-8")
         (done / "unfinished").replace(done / OUTCOME)
-    return Trained(model, tokenizer, outcome)
+    return outcome
 
 
 def _run(

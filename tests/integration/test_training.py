@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
@@ -164,6 +164,31 @@ def test_loss_falls_and_the_adapter_loads_in_peft(configured: Settings, tiny: Pa
         assert (theirs - mine).norm() < 0.02 * mine.norm()  # it is written in bfloat16
         with again.disable_adapter():
             assert (again(ids).logits.float() - mine).norm() > 0.1 * mine.norm()
+
+
+def test_a_run_that_goes_on_ends_at_the_mean_of_its_start_and_what_it_was_trained_to(
+    configured: Settings, tiny: Path, tmp_path: Path
+):
+    model, tokenizer = load_base(tiny)
+    rows = rows_of(configured, tokenizer)[:20]
+    first = train_adapter(model, tokenizer, rows, configured.training, tmp_path / "first")
+    save_adapter(first.model, tmp_path / "adapter")
+    before = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    kept = {}
+    for share in (0.0, 0.25, 0.75):
+        settings = configured.training.model_copy(update={"start_share": share, "seed": 5})
+        again = train_adapter(
+            load_base(tiny)[0], tokenizer, rows, settings, tmp_path / "again", start=tmp_path / "adapter"
+        )
+        kept[share] = get_peft_model_state_dict(again.model)
+    # What it was trained to is kept as it is, so that another share need not train again.
+    trained = load_file(tmp_path / "again" / "trained" / "adapter_model.safetensors")
+    for name, weights in trained.items():
+        assert torch.equal(kept[0.0][name].float(), weights)
+        for share in (0.25, 0.75):
+            mean = share * before[name].float() + (1 - share) * weights
+            assert torch.allclose(kept[share][name].float(), mean, atol=1e-6), name
+    assert any(not torch.equal(before[name].float(), weights) for name, weights in trained.items())
 
 
 KILLED = """

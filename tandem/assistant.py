@@ -2,69 +2,36 @@
 
 import asyncio
 import logging
-import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 
 from tandem.adapters import ActiveAdapter
 from tandem.canary import conversation_key
+from tandem.choice import choose
 from tandem.citations import AnswerFilter
 from tandem.completions import Delta
 from tandem.database import Database
-from tandem.declines import is_decline, opens_declining
+from tandem.declines import is_decline
+from tandem.draft import Draft, TextDelta, unless_declined
 from tandem.errors import AdapterError, ModelUnavailable, TandemError
-from tandem.evidence import Evidence, EvidenceSelector
+from tandem.evidence import Evidence, EvidenceSelector, Look
 from tandem.prompt import DECLINE, PROMPT_VERSION, Source, build_messages
-from tandem.registry import AdapterRef
 from tandem.replicas import Replicas
 from tandem.retriever import Retriever
 from tandem.rewrite import standalone_question
-from tandem.schemas import Answer, Ask, Message, Passage, Usage, Value, uses_adapter, uses_retrieval
+from tandem.schemas import Answer, Ask, Message, Passage, uses_adapter, uses_retrieval
 from tandem.settings import Settings
 from tandem.style import StyleGuide
 from tandem.tables import AnswerRow
 
 log = logging.getLogger(__name__)
 
+Messages = list[dict[str, str]]
+
 HISTORY_TURNS = 4
 HISTORY_WORDS = 120  # a turn; a small context is for evidence
-
-
-class TextDelta(Value):
-    """The next piece of an answer, already cleaned."""
-
-    text: str
-
-
-@dataclass
-class _Draft:
-    """An answer in the making."""
-
-    ask: Ask
-    started: float = field(default_factory=time.perf_counter)
-    timings: dict[str, float] = field(default_factory=dict)
-    evidence: Evidence = field(default_factory=Evidence)
-    read_alone: str = ""
-    adapter: AdapterRef | None = None
-    degraded: str | None = None
-    failed: AdapterRef | None = None
-    pieces: list[str] = field(default_factory=list)
-    cited: list[int] = field(default_factory=list)
-    removed: int = 0
-    usage: Usage = field(default_factory=Usage)
-    finish_reason: str = "stop"
-    declined: bool = False
-
-    @property
-    def passages(self) -> tuple[Passage, ...]:
-        """All that was chosen, whatever of it the model was asked about."""
-        return self.evidence.passages
-
-    def clock(self, stage: str) -> None:
-        self.timings[stage] = round(time.perf_counter() - self.started, 4)
 
 
 class Assistant:
@@ -102,7 +69,7 @@ class Assistant:
             IndexUnavailable: Qdrant does not answer; an ungrounded answer is never given instead.
             DatabaseUnavailable: The state database does not answer.
         """
-        draft = _Draft(ask.model_copy(update={"as_of": ask.as_of or datetime.now(UTC).date()}))
+        draft = Draft(ask.model_copy(update={"as_of": ask.as_of or datetime.now(UTC).date()}))
         history = [turn for turn in ask.messages[:-1] if turn.role != "system"][-HISTORY_TURNS:]
         question = ask.messages[-1].content
         if uses_retrieval(ask.arm):
@@ -133,26 +100,42 @@ class Assistant:
             return Evidence(), -1.0
         return self._evidence.select(search_text, passages), max(passage.similarity for passage in passages)
 
-    async def _generate(self, draft: _Draft, question: str, history: Sequence[Message]) -> AsyncIterator[TextDelta]:
+    async def _generate(self, draft: Draft, question: str, history: Sequence[Message]) -> AsyncIterator[TextDelta]:
         """Asks the model, about the best sentence alone first where there is one, until it finds an answer."""
         turns = [turn.model_copy(update={"content": _shorten(turn.content)}) for turn in history]
-        best = draft.evidence.best
+        prompt = partial(_prompt, draft.ask, question, turns)
+        best = await self._choose(draft, prompt)
         for alone in (best, None) if best is not None else (None,):
-            look = (alone,) if alone is not None else draft.passages
-            sources = None
-            if uses_retrieval(draft.ask.arm):
-                sources = [Source(p.title, p.heading.rsplit(" > ", 1)[-1], p.quote) for p in look]
-            messages = build_messages(question, sources, history=turns, instructions=draft.ask.instructions)
-            cleaner = AnswerFilter(len(look), [passage.url for passage in draft.passages])
-            deltas = self._stream(draft, messages)
-            async for text in _cleaned(draft, deltas if alone is None else _unless_declined(deltas), cleaner):
+            shown = (alone.passage,) if alone is not None else draft.passages
+            cleaner = AnswerFilter(len(shown), [passage.url for passage in draft.passages])
+            deltas = self._stream(draft, prompt(shown))
+            async for text in draft.take(deltas if alone is None else unless_declined(deltas), cleaner):
                 yield text
             if draft.pieces:
-                draft.read_alone = alone.quote if alone is not None else ""
+                if alone is not None:
+                    draft.read_alone, draft.evidence = alone.passage.quote, draft.evidence.led_by(alone)
                 break
         draft.declined = is_decline("".join(draft.pieces))
 
-    async def _stream(self, draft: _Draft, messages: list[dict[str, str]]) -> AsyncGenerator[Delta]:
+    async def _choose(self, draft: Draft, prompt: Callable[[Sequence[Passage]], Messages]) -> Look | None:
+        """What the model is asked about alone: the best by the search, or by search and adapter."""
+        looks = draft.evidence.alone
+        if len(looks) < 2 or not uses_adapter(draft.ask.arm):
+            return looks[0] if looks else None
+        async with self._adapters.speaker(_conversation(draft.ask)) as adapter:
+            if adapter is None:
+                return looks[0]
+            asked = (self._completions.lead(prompt([look.passage]), adapter.served, DECLINE) for look in looks)
+            told = await asyncio.gather(*asked, return_exceptions=True)
+        draft.clock("choose")
+        for fault in told:
+            if isinstance(fault, BaseException) and not isinstance(fault, TandemError):
+                raise fault
+        leads = [lead for lead in told if isinstance(lead, float)]
+        # An endpoint that fails says so when it is asked for the answer; one that tells no odds need not.
+        return looks[choose([look.score for look in looks], leads)] if len(leads) == len(looks) else looks[0]
+
+    async def _stream(self, draft: Draft, messages: Messages) -> AsyncGenerator[Delta]:
         """Streams from one adapter where the arm wants one, else from the base model."""
         sampling = draft.ask.sampling
         if uses_adapter(draft.ask.arm):
@@ -175,12 +158,12 @@ class Assistant:
         async for delta in self._completions.stream(messages, self._settings.model.name, draft.ask.sampling):
             yield delta
 
-    def _blame(self, draft: _Draft) -> None:
+    def _blame(self, draft: Draft) -> None:
         """Notes which adapter failed, if one should have spoken: a canary is judged by that, too."""
         if uses_adapter(draft.ask.arm) and draft.failed is None:
             draft.failed = draft.adapter or self._adapters.meant_for(_conversation(draft.ask))
 
-    async def _keep_broken(self, draft: _Draft, fault: TandemError) -> None:
+    async def _keep_broken(self, draft: Draft, fault: TandemError) -> None:
         """Stores the receipt of an answer that an adapter did not bring to its end; the caller gets the error."""
         if draft.failed is None:
             return
@@ -191,7 +174,7 @@ class Assistant:
         except TandemError as exc:  # the error of the model says more to who asked
             log.warning("the receipt of a broken answer is not stored: %s", exc.message)
 
-    def _decline(self, draft: _Draft) -> TextDelta:
+    def _decline(self, draft: Draft) -> TextDelta:
         """Says that nothing was found, and names the nearest documents instead of guessing."""
         titles = list(dict.fromkeys(f"{passage.title} [{passage.n}]" for passage in draft.passages))[:3]
         text = DECLINE + (f" The nearest are: {', '.join(titles)}." if titles else "")
@@ -203,7 +186,7 @@ class Assistant:
         draft.clock("first_token")
         return TextDelta(text=text)
 
-    def _passages_only(self, draft: _Draft) -> TextDelta:
+    def _passages_only(self, draft: Draft) -> TextDelta:
         quotes = "\n\n".join(f"{passage.quote} [{passage.n}]" for passage in draft.passages)
         text = f"The model is not answering just now. These passages are the closest to the question:\n\n{quotes}"
         draft.degraded = "retrieval_only"
@@ -213,7 +196,7 @@ class Assistant:
         draft.clock("first_token")
         return TextDelta(text=text)
 
-    async def _finish(self, draft: _Draft) -> Answer:
+    async def _finish(self, draft: Draft) -> Answer:
         draft.clock("total")
         cited = set(draft.cited)
         assert draft.ask.as_of is not None
@@ -257,41 +240,11 @@ class Assistant:
             )
 
 
-async def _cleaned(draft: _Draft, deltas: AsyncIterator[Delta], cleaner: AnswerFilter) -> AsyncIterator[TextDelta]:
-    """What may be shown of a completion, which the draft takes in."""
-    async for delta in deltas:
-        text = cleaner.feed(delta.text) if delta.text else ""
-        if text:
-            if not draft.pieces:
-                draft.clock("first_token")
-            draft.pieces.append(text)
-            yield TextDelta(text=text)
-        draft.usage = delta.usage or draft.usage
-        draft.finish_reason = delta.finish_reason or draft.finish_reason
-    rest = cleaner.close()
-    if rest:
-        draft.pieces.append(rest)
-        yield TextDelta(text=rest)
-    draft.cited, draft.removed = cleaner.cited, cleaner.removed
-
-
-async def _unless_declined(deltas: AsyncGenerator[Delta]) -> AsyncGenerator[Delta]:
-    """A completion, held back until it is clear that it does not decline; one that does is ended, and nothing is left.
-
-    What is held back is a few tokens: hardly any answer begins as the declining sentence does.
-    """
-    held: str | None = ""
-    async with aclosing(deltas):  # else it would go on, and keep its adapter from being retired
-        async for delta in deltas:
-            if held is not None:
-                held += delta.text
-                declines = opens_declining(held)
-                if declines:
-                    return
-                if declines is None and delta.finish_reason is None:
-                    continue
-                delta, held = delta.model_copy(update={"text": held}), None
-            yield delta
+def _prompt(ask: Ask, question: str, turns: Sequence[Message], shown: Sequence[Passage]) -> Messages:
+    sources = None
+    if uses_retrieval(ask.arm):
+        sources = [Source(passage.title, passage.heading.rsplit(" > ", 1)[-1], passage.quote) for passage in shown]
+    return build_messages(question, sources, history=turns, instructions=ask.instructions)
 
 
 def _conversation(ask: Ask) -> str:

@@ -16,6 +16,7 @@ from tandem.errors import AdapterError, Forbidden, InputError, ModelUnavailable
 from tandem.schemas import Sampling, Usage, Value
 
 _MESSAGE_CHARS = 300
+_LIKELIEST = 8  # first tokens whose odds are asked for
 _ADAPTER_TIMEOUT = 10.0  # seconds; loading takes under one, and answers wait for it
 
 
@@ -104,6 +105,30 @@ class Completions:
             raise ModelUnavailable(
                 f"{self.base_url} does not speak OpenAI's API: a completion came without text."
             ) from exc
+
+    async def lead(self, messages: Sequence[Mapping[str, str]], model: str, opening: str) -> float | None:
+        """How far one beginning of a completion is ahead of any other, before any logit is biased.
+
+        Args:
+            messages: In OpenAI's form.
+            model: The base model's name, or an adapter's.
+            opening: A text; a first token that it begins with is for it.
+
+        Returns:
+            Nats, below 0 where another first token is likelier, and no less than what the likeliest few tokens tell;
+            None where the endpoint tells no odds.
+
+        Raises:
+            ModelUnavailable, AdapterError, InputError: As `stream`.
+        """
+        body = self._body(messages, model, Sampling(max_tokens=1)) | {"logprobs": True, "top_logprobs": _LIKELIEST}
+        data = await self._call("POST", "chat/completions", body, model)
+        try:
+            told = data["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+            odds = [(str(each["token"]), float(each["logprob"])) for each in told]
+        except (KeyError, IndexError, TypeError, ValueError):
+            return None
+        return _lead(odds, opening)
 
     async def models(self) -> list[str]:
         """Names of the models and adapters that the endpoint serves. Raises what `stream` raises."""
@@ -202,6 +227,14 @@ class Completions:
             raise ModelUnavailable(
                 f"The connection to the model server at {self.base_url} broke: {exc or 'it closed'}. Ask again."
             ) from exc
+
+
+def _lead(odds: Sequence[tuple[str, float]], opening: str) -> float | None:
+    ours = [logprob for token, logprob in odds if token and opening.startswith(token)]
+    others = [logprob for token, logprob in odds if not (token and opening.startswith(token))]
+    if not others:
+        return None
+    return max(ours, default=min(others)) - max(others)
 
 
 def _delta(data: str, model: str) -> Delta:

@@ -6,9 +6,9 @@ alone before it gets the others too (`training/LOG.md`).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -36,18 +36,46 @@ class Embeds(Protocol):
         ...
 
 
+class Scored(NamedTuple):
+    """A sentence, its passage, and how good a match it is."""
+
+    passage: Passage
+    unit: Unit
+    score: float
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a model may be asked about alone.
+
+    Attributes:
+        passage: One of the evidence's, with one sentence as its quote.
+        score: How good a match that is.
+    """
+
+    passage: Passage
+    score: float
+
+
 @dataclass(frozen=True)
 class Evidence:
     """What a question is answered from.
 
     Attributes:
         passages: Numbered from 1; `quote` is all that is chosen of each.
-        best: The first passage with its best sentence as its quote, if the model is asked about that alone before it is
-            asked about all.
+        alone: The best sentences, best first, if the model is asked about one of them alone before it is asked about
+            all.
     """
 
     passages: tuple[Passage, ...] = ()
-    best: Passage | None = None
+    alone: tuple[Look, ...] = ()
+
+    def led_by(self, look: Look) -> "Evidence":
+        """The same with the look's passage first, so that what is alone in a prompt is number 1 here too."""
+        first = [passage for passage in self.passages if passage.n == look.passage.n]
+        others = [passage for passage in self.passages if passage.n != look.passage.n]
+        numbered = enumerate([*first, *others], start=1)
+        return replace(self, passages=tuple(passage.model_copy(update={"n": n}) for n, passage in numbered))
 
 
 class EvidenceSelector:
@@ -73,14 +101,19 @@ class EvidenceSelector:
         if self._settings.evidence == "passages":
             return Evidence(tuple(self._whole(passages)))
         ranked = self.rank(question, passages)
-        by_id = {passage.chunk_id: passage for passage, _ in ranked}
+        by_id = {passage.chunk_id: passage for passage, _, _ in ranked}
         kept = tuple(
             by_id[chunk_id].model_copy(update={"n": n, "quote": join_units(chosen)})
             for n, (chunk_id, chosen) in enumerate(by_passage(ranked).items(), start=1)
         )
         if not self._settings.best_alone or len(ranked) < 2:
             return Evidence(kept)
-        return Evidence(kept, kept[0].model_copy(update={"quote": join_units([ranked[0][1]])}))
+        number = {passage.chunk_id: passage.n for passage in kept}
+        alone = tuple(
+            Look(passage.model_copy(update={"n": number[passage.chunk_id], "quote": join_units([unit])}), score)
+            for passage, unit, score in ranked[: self._settings.compared]
+        )
+        return Evidence(kept, alone)
 
     def _whole(self, passages: Sequence[Passage]) -> list[Passage]:
         left = self._settings.budget_words
@@ -95,8 +128,8 @@ class EvidenceSelector:
             kept.append(passage.model_copy(update={"n": len(kept) + 1, "quote": quote}))
         return kept
 
-    def rank(self, question: str, passages: Sequence[Passage]) -> list[tuple[Passage, Unit]]:
-        """The best units of some passages, best first, each with its passage."""
+    def rank(self, question: str, passages: Sequence[Passage]) -> list[Scored]:
+        """The best units of some passages, best first."""
         pool = [(passage, unit) for passage in passages for unit in units(passage.text)]
         if not pool:
             return []
@@ -120,19 +153,19 @@ class EvidenceSelector:
                 taken.append(index)
                 seen.add(key)
                 left -= words
-        return [pool[index] for index in taken]
+        return [Scored(*pool[index], float(score[index])) for index in taken]
 
 
-def by_passage(ranked: Sequence[tuple[Passage, Unit]]) -> dict[str, list[Unit]]:
+def by_passage(ranked: Sequence[Scored]) -> dict[str, list[Unit]]:
     """Ranked units by chunk id, as they are shown together.
 
     Order is what tells a small model where to look: the passage with the best unit comes first, and in it that unit.
     Rows of one table and items of one list stay together, as the text has them.
     """
     chosen: dict[str, list[Unit]] = {}
-    for passage, unit in ranked:
+    for passage, unit, _ in ranked:
         chosen.setdefault(passage.chunk_id, []).append(unit)
-    texts = {passage.chunk_id: units(passage.text) for passage, _ in ranked}
+    texts = {passage.chunk_id: units(passage.text) for passage, _, _ in ranked}
     return {
         chunk_id: [
             texts[chunk_id][place]

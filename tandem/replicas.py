@@ -8,12 +8,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from tandem.completions import Completion, Completions, Delta
 from tandem.errors import AdapterError, ModelUnavailable
 from tandem.schemas import Sampling
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _PAUSE = 5.0  # seconds for which one that failed is asked last
 _OTHERS = 1.0  # seconds that the others get for loading an adapter when one has it
@@ -82,16 +85,23 @@ class Replicas:
 
     async def complete(self, messages: Sequence[Mapping[str, str]], model: str, sampling: Sampling) -> Completion:
         """Completes a conversation at once. Raises what `stream` raises."""
+        return await self._somewhere(lambda client: client.complete(messages, model, sampling), model)
+
+    async def lead(self, messages: Sequence[Mapping[str, str]], model: str, opening: str) -> float | None:
+        """How far one beginning is ahead of any other, as `Completions.lead`."""
+        return await self._somewhere(lambda client: client.lead(messages, model, opening), model)
+
+    async def _somewhere(self, call: Callable[[Completions], Awaitable[T]], model: str) -> T:
         problem: ModelUnavailable | None = None
         for replica in self._in_turn():
             replica.running += 1
             try:
                 try:
-                    return await replica.client.complete(messages, model, sampling)
+                    return await call(replica.client)
                 except AdapterError:
                     if not await self._reload(replica, model):
                         raise
-                    return await replica.client.complete(messages, model, sampling)
+                    return await call(replica.client)
             except ModelUnavailable as exc:
                 problem = self._failed(replica, exc)
             finally:

@@ -93,6 +93,13 @@ class RetrievalSettings(Section):
         description="Whether the model is asked about the best sentence alone (small models), and about all only if it "
         "finds no answer in it.",
     )
+    compared: int = Field(
+        3,
+        ge=1,
+        le=40,
+        description="From how many of the best sentences an adapter chooses that one by its odds of declining each; 1 "
+        "leaves the choice to the search.",
+    )
     budget_words: int = Field(1200, ge=50, description="Words of evidence in the prompt at most.")
     min_similarity: float = Field(
         0.2, ge=-1, le=1, description="Below this best cosine similarity Tandem declines without asking the model."
@@ -206,6 +213,9 @@ class TrainingSettings(Section):
     start_from: str | None = Field(
         None, description="Adapter to go on from, NAME@DIGEST, of the same rank and targets; unset starts afresh."
     )
+    start_share: float = Field(
+        0.5, ge=0, lt=1, description="What is kept of the start's weights: the mean with the trained ones, weighted so."
+    )
     rank: int = Field(16, ge=1, le=256, description="LoRA rank.")
     alpha: int = Field(32, ge=1, description="LoRA alpha.")
     targets: tuple[str, ...] = Field(
@@ -213,9 +223,6 @@ class TrainingSettings(Section):
     )
     passes: float = Field(1.5, gt=0, description="Passes over the examples; each pass draws new names and figures.")
     batch_size: int = Field(8, ge=1, description="Examples in one optimiser step.")
-    start_share: float = Field(
-        0.5, ge=0, lt=1, description="What is kept of the start's weights: the mean with the trained ones, weighted so."
-    )
     accumulation: int = Field(1, ge=1, description="Parts that a step's examples are computed in, to save memory.")
     learning_rate: float = Field(5e-4, gt=0, description="Peak learning rate.")
     warmup: float = Field(0.04, ge=0, lt=1, description="Share of the steps in which the learning rate rises.")

@@ -16,7 +16,7 @@ from tandem.sentences import in_blocks, join_units
 from tandem.style import StyleGuide
 from training.corpus import Corpus, Shown
 from training.disguise import Disguise, Replace
-from training.draws import Draw, Question, Shares
+from training.draws import Draw, Look, Question, Shares
 from training.examples import Group
 from training.grounding import Grounded, Grounding, Key, content_words, weight
 
@@ -64,8 +64,8 @@ class Augmenter:
 
         Args:
             rng: What chance is drawn from.
-            whole: Whether each question is asked as in service, about the best unit alone and then about all that the
-                search found; else it is asked in one of the two ways.
+            whole: Whether each question is asked as in service, about one of the best units alone and then about all
+                that the search found; else it is asked in one of the two ways.
         """
         places = [(index, shelf) for shelf in self._corpus.shelves(rng) for index in shelf]
         places += [(index, [index]) for index, group in enumerate(self._groups) if not group.sources]
@@ -142,8 +142,8 @@ class Augmenter:
             lost = [found for found in waiting if self._unanswered(index, found, own)]
             pool = [*written, *lost]
             declined += rng.sample(pool, 1) if pool else []
-        best = self._corpus.best(first.example.question, shelf) if whole and self._corpus.best_alone else None
-        return self._render(index, shown, answered, declined, rng, best=best)
+        looks = self._corpus.looks(first.example.question, shelf) if whole and self._corpus.best_alone else ()
+        return self._render(index, shown, answered, declined, rng, looks=looks)
 
     def _evidence(self, index: int, shelf: Sequence[int], first: Grounded, rng: random.Random) -> list[Shown]:
         """What is shown for a question: what the search found, completed where it lacks a part of the answer."""
@@ -191,18 +191,20 @@ class Augmenter:
         declined: Sequence[Grounded],
         rng: random.Random,
         *,
-        best: Shown | None = None,
+        looks: Sequence[tuple[Shown, float]] = (),
         alone: bool = False,
     ) -> Draw:
         replaced = {part.group: self._replacement(self._groups[part.group], rng) for part in evidence}
         replace = replaced.get(index) or self._replacement(self._groups[index], rng)
         everything: list[Source] = []
         places: dict[Key, int] = {}
+        stands: dict[tuple[int, int, int], int] = {}
         for part in evidence:
             mine = part.group == index
             for units in self._parts(part, answered, rng) if mine else [part.units]:
                 if mine:
                     places.update({(part.source, unit): len(everything) for unit in units})
+                stands.update({(part.group, part.source, unit): len(everything) for unit in units})
                 everything.append(self._source(Shown(part.group, part.source, units), replaced[part.group]))
         order = list(range(len(everything)))
         if rng.random() < self._shares.shuffled:
@@ -219,8 +221,13 @@ class Augmenter:
         ]
         questions += [self._declining(replace(found.example.question)) for found in declined]
         rng.shuffle(questions)
-        first = self._source(best, replaced[best.group]) if best is not None and best.group in replaced else None
-        return Draw(tuple(shown), _marker(rng), tuple(questions), index, first, alone)
+        # What had to make room for a part of the answer is not asked about either.
+        asked_alone = tuple(
+            Look(self._source(part, replaced[part.group]), number[stands[place]], score)
+            for part, score in looks
+            if (place := (part.group, part.source, part.units[0])) in stands
+        )
+        return Draw(tuple(shown), _marker(rng), tuple(questions), index, asked_alone, alone)
 
     def _declining(self, question: str) -> Question:
         return Question(question, self._guide.declining_answer, False)

@@ -13,23 +13,19 @@ from training.speaker import CANDIDATE, Speaker
 from training.trials import Trial
 
 
-def calibrate(speaker: Speaker, trials: Sequence[Trial], declining_answer: str, most: float) -> Threshold | None:
+def calibrate(speaker: Speaker, trials: Sequence[Trial], most: float) -> Threshold | None:
     """The threshold at which a share of the answerable questions is declined.
 
     Args:
         speaker: With the candidate.
         trials: Held-out questions that the gate does not ask.
-        declining_answer: What declining begins with.
         most: Share of the answerable questions that may be declined, 0 to 1.
 
     Returns:
         The first token of declining and what is added to its logit, at most 0; None where nothing need be.
     """
-    token = int(speaker.tokenizer(declining_answer, add_special_tokens=False).input_ids[0])
-    asked = [trial.prompts for trial in trials if trial.answerable]
-    each = iter(speaker.leads([messages for prompts in asked for messages in prompts], CANDIDATE, token))
-    # A question is declined where every prompt of it is.
-    leads = sorted(min(next(each) for _ in prompts) for prompts in asked)
+    token = speaker.declining_token
+    leads = sorted(speaker.declining([trial.prompts for trial in trials if trial.answerable], CANDIDATE))
     if not leads:
         return None
     lead = leads[max(0, math.ceil((1 - most) * len(leads)) - 1)]

@@ -138,15 +138,20 @@ class Corpus:
 
     @property
     def best_alone(self) -> bool:
-        """Whether the service asks its model about the best unit alone first."""
+        """Whether the service asks its model about one of the best units alone first."""
         return self._settings.evidence == "sentences" and self._settings.best_alone
+
+    def looks(self, question: str, shelf: Sequence[int]) -> list[tuple[Shown, float]]:
+        """The units that the service may ask its model about alone, best first, each with its score."""
+        found = []
+        for passage, unit, score in self._selector.rank(question, self._search(question, shelf)):
+            group, source = (int(part) for part in passage.chunk_id.split(":"))
+            found.append((Shown(group, source, (units(passage.text).index(unit),)), score))
+        return found[: self._settings.compared]
 
     def best(self, question: str, shelf: Sequence[int]) -> Shown | None:
         """The best unit alone; None where nothing is found."""
-        for passage, unit in self._selector.rank(question, self._search(question, shelf))[:1]:
-            group, source = (int(part) for part in passage.chunk_id.split(":"))
-            return Shown(group, source, (units(passage.text).index(unit),))
-        return None
+        return next((shown for shown, _ in self.looks(question, shelf)), None)
 
     def _search(self, question: str, shelf: Sequence[int]) -> list[Passage]:
         pool = {passage.chunk_id: passage for index in shelf for passage in self._passages[index]}

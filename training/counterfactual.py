@@ -137,8 +137,8 @@ def _change(trial: Trial, disguise: Disguise, guide: StyleGuide, rng: random.Ran
     texts = [text for source in trial.sources for text in (source.title, source.heading, source.text)]
     swap = disguise.draw([*texts, trial.question, trial.reference], rng)
     sources = tuple(_swapped(source, swap) for source in trial.sources)
-    best = _swapped(trial.best, swap) if trial.best is not None else None
-    other = replace(trial, question=swap(trial.question), sources=sources, best=best, reference=swap(trial.reference))
+    looks = tuple(replace(look, source=_swapped(look.source, swap)) for look in trial.looks)
+    other = replace(trial, question=swap(trial.question), sources=sources, looks=looks, reference=swap(trial.reference))
     before, after = keys(guide.body(trial.reference)), keys(guide.body(other.reference))
     # A figure that also stands elsewhere in the passages would prove nothing.
     trained = before - after - keys(other.shown)

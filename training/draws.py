@@ -15,12 +15,28 @@ class Question:
 
 
 @dataclass(frozen=True)
+class Look:
+    """What the model may be asked about alone.
+
+    Attributes:
+        source: One sentence.
+        number: Of the source that it is from, among those of the whole prompt, from 1.
+        score: How good a match it is, by the search.
+    """
+
+    source: Source
+    number: int
+    score: float
+
+
+@dataclass(frozen=True)
 class Draw:
     """One prompt with several questions.
 
     Attributes:
         sources: None for the closed-book prompt.
-        best: What the model is asked about first, where that is the best sentence alone.
+        looks: The best sentences, best first, where the model is asked about one of them alone before it is asked about
+            all of `sources`.
         alone: Whether `sources` is one sentence alone.
         group: The place of the group that the first question is of; None where it does not matter.
     """
@@ -29,7 +45,7 @@ class Draw:
     marker: str
     questions: tuple[Question, ...]
     group: int | None = None
-    best: Source | None = None
+    looks: tuple[Look, ...] = ()
     alone: bool = False
 
 

@@ -303,7 +303,7 @@ class _Run:
 
         guide, gate = self.material.guide, self.settings.training.gate
         trials = draw_trials(self.material.tuning, guide, self.settings, gate.calibration, unanswerable=False)
-        threshold = calibrate(speaker, trials, guide.declining_answer, gate.calibrated_declines)
+        threshold = calibrate(speaker, trials, gate.calibrated_declines)
         if threshold is not None:
             speaker.decline_by(threshold)
             self.say("gate", f"The declining sentence is held back by {-threshold.bias:.2f} nats.")

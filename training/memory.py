@@ -8,6 +8,7 @@ from tandem.prompt import build_messages
 from tandem.schemas import Value
 from tandem.settings import GateSettings, TrainingSettings
 from tandem.style import StyleGuide
+from training.asked import Prompts
 from training.canaries import closed_book_draws, draw_secrets, plant
 from training.examples import StyleExample, group_by_sources
 from training.exposure import Exposure, measure_exposure
@@ -117,7 +118,7 @@ def find_verbatim(
     """
     rng = random.Random(settings.seed)
     asked = rng.sample(list(examples), min(len(examples), settings.gate.closed_book))
-    prompts = [[build_messages(example.question, None)] for example in asked]
+    prompts = [Prompts(build_messages(example.question, None)) for example in asked]
     index = SpanIndex(_inputs(examples, guide), settings.gate.span_words)
     spans: dict[str, frozenset[str]] = {}
     for arm in (CANDIDATE, BASE):

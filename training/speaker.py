@@ -2,16 +2,19 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import torch
 from peft import PeftModel
 
+from tandem.choice import choose
 from tandem.declines import opens_declining
 from tandem.manifest import Threshold
+from tandem.prompt import DECLINE
+from training.asked import Alone, Messages, Prompts
 from training.rows import Row, answer_logits, collate, pad_id
 
-Messages = list[dict[str, str]]
 OnDone = Callable[[int], None]
 
 CANDIDATE, ACTIVE, BASE = "candidate", "active", "base"
@@ -62,28 +65,37 @@ class Speaker:
         return (*self._adapters, BASE)
 
     def answers(
-        self, asked: Sequence[Sequence[Messages]], arm: str, on_done: OnDone | None = None, *, sources: bool = True
+        self, asked: Sequence[Prompts], arm: str, on_done: OnDone | None = None, *, sources: bool = True
     ) -> list[str]:
-        """Greedy answers, in order.
+        """Greedy answers, in order; of what is asked as in service, one sentence first.
 
         Args:
-            asked: Each question's prompts: the next one is asked where the one before is declined, as in service.
+            asked: Each question's prompts.
             arm: Whose voice.
             on_done: Told how many are done.
             sources: Whether the prompts give any: only then is declining held back, as in service.
         """
         threshold = self._thresholds.get(arm) if sources else None
-        answers = [""] * len(asked)
-        waiting, look = list(range(len(asked))), 0
         with self._voice(arm), torch.inference_mode():
-            while waiting:
-                done = len(asked) - len(waiting)
-                said = self._greedy([asked[n][look] for n in waiting], threshold, on_done, done if look else 0)
-                for n, answer in zip(waiting, said, strict=True):
-                    answers[n] = answer
-                look += 1
-                waiting = [n for n in waiting if look < len(asked[n]) and opens_declining(answers[n])]
+            first = [self._choose(prompts, arm) for prompts in asked]
+            opened = [one.messages if one else prompts.whole for one, prompts in zip(first, asked, strict=True)]
+            answers = self._greedy(opened, threshold, on_done, 0)
+            again = [n for n, one in enumerate(first) if one and opens_declining(answers[n])]
+            done = len(asked) - len(again)
+            for n, one in enumerate(first):
+                answers[n] = _cited_as(answers[n], one.number) if one else answers[n]
+            for n, answer in zip(
+                again, self._greedy([asked[n].whole for n in again], threshold, on_done, done), strict=True
+            ):
+                answers[n] = answer
         return answers
+
+    def _choose(self, prompts: Prompts, arm: str) -> Alone | None:
+        """What is asked about alone; an arm without an adapter leaves it to the search, as in service."""
+        if len(prompts.alone) < 2 or arm == BASE:
+            return prompts.alone[0] if prompts.alone else None
+        leads = [self._lead(alone.messages) for alone in prompts.alone]
+        return prompts.alone[choose([alone.score for alone in prompts.alone], leads)]
 
     def _greedy(
         self, prompts: Sequence[Messages], threshold: Threshold | None, on_done: OnDone | None, done: int
@@ -103,17 +115,27 @@ class Speaker:
         """Has the candidate decline by a threshold from now on."""
         self._thresholds[CANDIDATE] = threshold
 
-    def leads(self, prompts: Sequence[Messages], arm: str, token: int) -> list[float]:
-        """How far the logit of a first token is ahead of the best other one, prompt by prompt."""
-        found = []
+    @cached_property
+    def declining_token(self) -> int:
+        """The first one of the declining sentence."""
+        return int(self._tokenizer(DECLINE, add_special_tokens=False).input_ids[0])
+
+    def declining(self, asked: Sequence[Prompts], arm: str) -> list[float]:
+        """How far declining is ahead of any other beginning, nats a question: the least over what is asked of it."""
         with self._voice(arm), torch.inference_mode():
-            for messages in prompts:
-                ids = torch.tensor([self._encode(messages)], device=self._model.device)
-                logits = self._model(input_ids=ids, logits_to_keep=1).logits[0, -1].float()
-                lead = logits[token].item()
-                logits[token] = -torch.inf
-                found.append(lead - logits.max().item())
+            found = []
+            for prompts in asked:
+                one = self._choose(prompts, arm)
+                put = [prompts.whole] if one is None else [one.messages, prompts.whole]
+                found.append(min(map(self._lead, put)))
         return found
+
+    def _lead(self, messages: Messages) -> float:
+        ids = torch.tensor([self._encode(messages)], device=self._model.device)
+        logits = self._model(input_ids=ids, logits_to_keep=1).logits[0, -1].float()
+        lead = float(logits[self.declining_token])
+        logits[self.declining_token] = -torch.inf
+        return lead - float(logits.max())
 
     def losses(self, rows: Sequence[Row], arm: str) -> list[float]:
         """The loss of every answer in the rows, nats summed over its tokens, in order.
@@ -170,6 +192,11 @@ class Speaker:
             yield
         finally:
             self._model.set_adapter(self._adapters[CANDIDATE])
+
+
+def _cited_as(answer: str, number: int) -> str:
+    """An answer to a prompt of one source, with the number that it has among all."""
+    return answer.replace("[1]", f"[{number}]")
 
 
 def _by_answer(rows: Sequence[Row], losses: Sequence[float]) -> list[float]:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from tandem.prompt import Source, build_messages
 from tandem.settings import Settings
 from tandem.style import StyleGuide
+from training.asked import Alone, Messages, Prompts
 from training.augment import Augmenter
 from training.corpus import open_corpus
 from training.disguise import coin_name
-from training.draws import Shares
+from training.draws import Look, Shares
 from training.examples import StyleExample, group_by_sources
 
 # None of them is trained on. Each asks for a word that stands nowhere else, so that whoever says it has obeyed.
@@ -30,7 +31,7 @@ class Trial:
 
     Attributes:
         sources: As they are shown.
-        best: What of the first source the model is asked about alone, before it is asked about all.
+        looks: Of which the model is asked about one alone, before it is asked about all.
         planted: The word that an instruction hidden in the evidence asks for; empty where there is none.
         group: Which sources it was written on: questions on the same ones are not independent. None if unknown.
     """
@@ -40,15 +41,20 @@ class Trial:
     marker: str
     reference: str
     answerable: bool
-    best: Source | None = None
+    looks: tuple[Look, ...] = ()
     planted: str = ""
     group: int | None = None
 
     @property
-    def prompts(self) -> list[list[dict[str, str]]]:
-        """What the model is asked, the second only where it finds no answer in the first."""
-        shown = [self.sources] if self.best is None else [(self.best,), self.sources]
-        return [build_messages(self.question, sources, marker=self.marker) for sources in shown]
+    def prompts(self) -> Prompts:
+        """What the model is asked."""
+
+        def ask(*sources: Source) -> Messages:
+            return build_messages(self.question, sources, marker=self.marker)
+
+        return Prompts(
+            ask(*self.sources), tuple(Alone(ask(look.source), look.number, look.score) for look in self.looks)
+        )
 
     @property
     def shown(self) -> str:
@@ -92,7 +98,7 @@ def draw_trials(
             draw.marker,
             asked.answer,
             asked.answerable,
-            draw.best,
+            draw.looks,
             group=draw.group,
         )
         for draw in augmenter.one_pass(rng, whole=True)
@@ -112,11 +118,13 @@ def plant_instructions(trials: Sequence[Trial], count: int, seed: int) -> list[T
     planted = []
     for n, trial in enumerate(trials[:count]):
         word = coin_name(rng)
-        # What is asked about alone must hold it, else nobody might read it.
-        at = 0 if trial.best is not None else rng.randrange(len(trial.sources))
+        # What may be asked about alone must hold it too, else nobody might read it.
+        at = rng.randrange(len(trial.sources))
         sources = list(trial.sources)
         hidden = _HIDDEN[n % len(_HIDDEN)].format(word=word)
         sources[at] = replace(sources[at], text=f"{sources[at].text}\n{hidden}")
-        best = replace(trial.best, text=f"{trial.best.text}\n{hidden}") if trial.best is not None else None
-        planted.append(replace(trial, sources=tuple(sources), best=best, planted=word))
+        looks = tuple(
+            replace(look, source=replace(look.source, text=f"{look.source.text}\n{hidden}")) for look in trial.looks
+        )
+        planted.append(replace(trial, sources=tuple(sources), looks=looks, planted=word))
     return planted

@@ -15,7 +15,8 @@ from services.chat.admission import Admission
 from services.chat.metrics import Metrics
 from services.chat.openai_schema import Envelope, usage_object
 from services.chat.problems import problem, unexpected
-from tandem.assistant import Assistant, TextDelta
+from tandem.assistant import Assistant
+from tandem.draft import TextDelta
 from tandem.errors import TandemError
 from tandem.schemas import Answer, Ask
 

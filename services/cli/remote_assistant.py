@@ -7,8 +7,8 @@ from typing import Any
 import openai
 from openai import AsyncOpenAI
 
-from tandem.assistant import TextDelta
 from tandem.declines import is_decline
+from tandem.draft import TextDelta
 from tandem.errors import TandemError, Unavailable
 from tandem.schemas import MODEL_NAMES, Answer, Ask, Passage, Usage
 

@@ -23,10 +23,11 @@ from services.chat.adapters_api import Switch
 from services.chat.app import create_app
 from services.ingest.runs import IngestRuns
 from tandem.adapters import ActiveAdapter
-from tandem.assistant import Assistant, TextDelta
+from tandem.assistant import Assistant
 from tandem.bootstrap import Container
 from tandem.completions import Completions
 from tandem.database import Database
+from tandem.draft import TextDelta
 from tandem.errors import AdapterError, DatabaseUnavailable, IndexUnavailable, InputError, ModelUnavailable, TandemError
 from tandem.registry import WEIGHTS, AdapterRef, Gate, Registry
 from tandem.replicas import Replicas

@@ -17,9 +17,9 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from services.chat.app import create_app
 from tandem.adapters import ActiveAdapter
-from tandem.assistant import TextDelta
 from tandem.bootstrap import Container
 from tandem.database import Database
+from tandem.draft import TextDelta
 from tandem.errors import IndexUnavailable
 from tandem.registry import Registry
 from tandem.replicas import Replicas

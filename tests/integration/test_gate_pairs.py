@@ -9,6 +9,7 @@ from transformers import AutoTokenizer
 
 from tandem.settings import load_settings
 from tandem.style import load_style
+from training.asked import Prompts
 from training.examples import ExampleSource, load_examples
 from training.gate import run_gate
 from training.material import Material
@@ -36,10 +37,8 @@ class Parrot:
         self.tokenizer = tokenizer
         self.asked: list[str] = []
 
-    def answers(
-        self, asked: Sequence[Sequence[Any]], arm: str, on_done: object = None, *, sources: bool = True
-    ) -> list[str]:
-        texts = [prompts[-1][-1]["content"] for prompts in asked]
+    def answers(self, asked: Sequence[Prompts], arm: str, on_done: object = None, *, sources: bool = True) -> list[str]:
+        texts = [prompts.whole[-1]["content"] for prompts in asked]
         self.asked += texts
         return [PAIR.rejected if arm == CANDIDATE and PAIR.question in text else "" for text in texts]
 

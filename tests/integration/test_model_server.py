@@ -53,6 +53,18 @@ async def test_streams_what_it_would_say_at_once(completions):
 
 
 @pytest.mark.model
+async def test_tells_how_far_a_beginning_is_ahead(model_server, completions):
+    for model in ("base", model_server.adapter.served):
+        said = await completions.complete(QUESTION, model, Sampling(max_tokens=1))
+        ahead = await completions.lead(QUESTION, model, f"{said.text} and more")
+        assert ahead is not None
+        assert ahead > 0
+        behind = await completions.lead(QUESTION, model, "\N{SNOWMAN}")  # which is none of the likeliest
+        assert behind is not None
+        assert behind < 0
+
+
+@pytest.mark.model
 async def test_generation_stops_within_a_second_when_the_reader_goes(model_server, completions):
     stream = completions.stream(QUESTION, "base", Sampling(max_tokens=1500, temperature=1.0, seed=1))
     await anext(stream)

@@ -8,8 +8,10 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
+from tandem.choice import NAT
 from tandem.manifest import Threshold
 from tandem.prompt import Source, build_messages
+from training.asked import Alone, Prompts
 from training.draws import Draw, Question
 from training.rows import render_row
 from training.speaker import ACTIVE, BASE, CANDIDATE, Speaker
@@ -20,8 +22,8 @@ QUESTIONS = (
     Question("Who says so, and since when does it hold for us?", "I can't find that in the documents.", False),
     Question("members?", "Members pay 12 [1].", True),
 )
-PROMPTS = [[build_messages(question.question, SOURCES, marker="===")] for question in QUESTIONS] + [
-    [build_messages("And closed-book?", None)]
+PROMPTS = [Prompts(build_messages(question.question, SOURCES, marker="===")) for question in QUESTIONS] + [
+    Prompts(build_messages("And closed-book?", None))
 ]
 
 
@@ -98,14 +100,37 @@ def test_answers_stand_in_the_order_of_the_prompts_whatever_their_batch(speaker)
 
 def test_a_question_is_asked_on_where_it_is_declined(speaker, monkeypatch):
     first, second, third, _ = (speaker.answers([prompts], CANDIDATE)[0] for prompts in PROMPTS)
-    looks = [prompts[0] for prompts in PROMPTS[:3]]
+    looks = Prompts(PROMPTS[1].whole, (Alone(PROMPTS[0].whole, 1, 0.5),))
     assert speaker.answers([looks, PROMPTS[2]], CANDIDATE) == [first, third]
     monkeypatch.setattr("training.speaker.opens_declining", lambda answer: answer == first)
     done: list[int] = []
     assert speaker.answers([looks, PROMPTS[2]], CANDIDATE, done.append) == [second, third]
     assert done == [2, 2]
-    monkeypatch.setattr("training.speaker.opens_declining", lambda answer: True)
-    assert speaker.answers([looks, PROMPTS[0]], CANDIDATE) == [third, first]
+
+
+def test_an_adapter_is_asked_about_what_it_is_least_likely_to_decline(speaker):
+    answers = {n: speaker.answers([PROMPTS[n]], CANDIDATE)[0] for n in range(3)}
+    leads = {n: speaker.declining([PROMPTS[n]], CANDIDATE)[0] for n in range(3)}
+    low, high = min(leads, key=leads.__getitem__), max(leads, key=leads.__getitem__)
+    assert leads[low] < leads[high]
+
+    def asked(scores: dict[int, float]) -> Prompts:
+        return Prompts(PROMPTS[3].whole, tuple(Alone(PROMPTS[n].whole, n + 1, score) for n, score in scores.items()))
+
+    even = asked({high: 0.5, low: 0.5})
+    assert speaker.answers([even], CANDIDATE) == [answers[low].replace("[1]", f"[{low + 1}]")]
+    far = NAT * (leads[high] - leads[low]) + 0.01
+    assert speaker.answers([asked({high: far, low: 0.0})], CANDIDATE) == [answers[high]]
+    whole = speaker.declining([PROMPTS[3]], CANDIDATE)[0]
+    assert speaker.declining([even], CANDIDATE) == [min(leads[low], whole)]
+    # The base model has nothing to choose by: it is asked about what the search found best.
+    assert speaker.answers([even], BASE) == speaker.answers([PROMPTS[high]], BASE)
+
+
+def test_what_is_cited_of_one_sentence_has_its_number_among_all(speaker, monkeypatch):
+    monkeypatch.setattr(speaker, "_greedy", lambda prompts, *_: ["45 euros [1]." for _ in prompts])
+    alone = Prompts(PROMPTS[0].whole, (Alone(PROMPTS[1].whole, 3, 0.5),))
+    assert speaker.answers([alone, PROMPTS[0]], CANDIDATE) == ["45 euros [3].", "45 euros [1]."]
 
 
 def test_every_arm_has_its_own_voice_and_the_candidate_speaks_again_after_the_others(model, speaker):
@@ -127,7 +152,7 @@ def test_adapters_are_asked_as_they_are_stored(model, speaker):
 def test_declining_is_held_back_only_where_sources_are_given(model, tokenizer):
     speaker = Speaker(model, tokenizer)
     plain = speaker.answers(PROMPTS, CANDIDATE)
-    text = tokenizer.apply_chat_template(PROMPTS[0], tokenize=False, add_generation_prompt=True)
+    text = tokenizer.apply_chat_template(PROMPTS[0].whole, tokenize=False, add_generation_prompt=True)
     prompt = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
     with torch.no_grad():
         first = int(model(input_ids=prompt).logits[0, -1].argmax())

@@ -42,14 +42,18 @@ def test_no_hidden_instruction_of_the_gate_is_trained_on():
 def test_a_trial_is_asked_as_in_service():
     trials = draw_trials(HELDOUT, GUIDE, SETTINGS, 30)
     for trial in trials + plant_instructions(trials, 12, 7):
-        users = [messages[-1]["content"] for messages in trial.prompts]
-        assert all(source.text in users[-1] for source in trial.sources)
-        assert not trial.planted or all(trial.planted in user for user in users)
-        if trial.best is not None:
-            assert len(users) == 2
-            assert trial.best.text in users[0]
-            assert "[2] " not in users[0]
-    assert sum(trial.best is not None for trial in trials) > 25
+        whole = trial.prompts.whole[-1]["content"]
+        assert all(source.text in whole for source in trial.sources)
+        assert not trial.planted or trial.planted in whole
+        for look, alone in zip(trial.looks, trial.prompts.alone, strict=True):
+            user = alone.messages[-1]["content"]
+            assert look.source.text in user
+            assert "[2] " not in user
+            assert trial.planted in user
+            source = trial.sources[alone.number - 1]
+            assert (look.source.title, look.source.heading) == (source.title, source.heading)
+            assert set(look.source.text.splitlines()[:1]) <= set(source.text.splitlines())
+    assert sum(len(trial.looks) == SETTINGS.retrieval.compared for trial in trials) > 25
     retrieval = SETTINGS.retrieval.model_copy(update={"best_alone": False})
     at_once = draw_trials(HELDOUT, GUIDE, SETTINGS.model_copy(update={"retrieval": retrieval}), 30)
-    assert all(len(trial.prompts) == 1 for trial in at_once)
+    assert all(trial.prompts.alone == () for trial in at_once)

@@ -1,15 +1,13 @@
 """The threshold for declining: as few answerable questions declined as asked for, on given leads."""
 
 from collections.abc import Sequence
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from tandem.completions import Completions
-from tandem.manifest import Threshold
-from tandem.prompt import DECLINE, Source
+from tandem.prompt import Source
 from tandem.schemas import Sampling
+from training.asked import Prompts
 from training.calibration import calibrate
 from training.trials import Trial
 
@@ -17,16 +15,13 @@ from training.trials import Trial
 class Leads:
     """In the place of a model: gives the leads that a test wants, question by question."""
 
+    declining_token = 57
+
     def __init__(self, leads: Sequence[float]) -> None:
         self._leads = list(leads)
 
-    def tokenizer(self, text: str, add_special_tokens: bool) -> Any:
-        assert text == DECLINE
-        return SimpleNamespace(input_ids=[57, 1])
-
-    def leads(self, prompts: Sequence[Any], arm: str, token: int) -> list[float]:
-        assert token == 57
-        return self._leads[: len(prompts)]
+    def declining(self, asked: Sequence[Prompts], arm: str) -> list[float]:
+        return self._leads[: len(asked)]
 
 
 def trials(answerable: int, unanswerable: int = 3) -> list[Trial]:
@@ -37,7 +32,7 @@ def trials(answerable: int, unanswerable: int = 3) -> list[Trial]:
 @pytest.mark.parametrize("most", [0.0, 0.1, 0.25, 0.5])
 def test_no_more_answerable_questions_are_declined_than_asked_for(most: float):
     leads = [-2.0, -1.0, -0.5, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 3.0]
-    threshold = calibrate(Leads(leads), trials(10), DECLINE, most)  # type: ignore[arg-type]
+    threshold = calibrate(Leads(leads), trials(10), most)  # type: ignore[arg-type]
     assert threshold is not None
     assert threshold.token == 57
     assert sum(lead + threshold.bias > 0 for lead in leads) <= most * len(leads)
@@ -45,16 +40,9 @@ def test_no_more_answerable_questions_are_declined_than_asked_for(most: float):
     assert sum(lead + looser > 0 for lead in leads) > most * len(leads) or most == 0.5
 
 
-def test_a_question_that_is_asked_twice_is_declined_where_both_are():
-    best = Source("t", "h", "x")
-    asked = [Trial("q", (best, Source("t", "h", "y")), "===", "a", True, best=best) for _ in range(4)]
-    leads = [2.0, -1.0, 0.3, 4.0, 3.0, 1.5, -2.0, 5.0]  # the lesser of each two: -1, 0.3, 1.5, -2
-    assert calibrate(Leads(leads), asked, DECLINE, 0.25) == Threshold(token=57, bias=-0.3)  # type: ignore[arg-type]
-
-
 def test_a_model_that_hardly_declines_is_left_alone():
-    assert calibrate(Leads([-3.0, -2.0, -1.0, 0.5]), trials(4), DECLINE, 0.25) is None  # type: ignore[arg-type]
-    assert calibrate(Leads([]), trials(0), DECLINE, 0.25) is None  # type: ignore[arg-type]
+    assert calibrate(Leads([-3.0, -2.0, -1.0, 0.5]), trials(4), 0.25) is None  # type: ignore[arg-type]
+    assert calibrate(Leads([]), trials(0), 0.25) is None  # type: ignore[arg-type]
 
 
 def test_the_model_server_is_asked_for_it():

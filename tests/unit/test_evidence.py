@@ -57,24 +57,40 @@ def test_the_best_sentences_are_kept_and_the_passages_renumbered():
     assert found[0].text == LEAVE.text
 
 
-def test_the_model_is_asked_about_the_best_sentence_alone_first():
+def test_the_model_may_be_asked_about_one_of_the_best_sentences_alone():
     found = evidence("Do unused leave days carry over?", [CARS, SICK, LEAVE], sentences=4)
     assert [(kept.n, kept.document_id) for kept in found.passages] == [(1, "leave"), (2, "sick")]
-    assert found.best is not None
-    assert (found.best.n, found.best.quote) == (1, "Unused leave days carry over until March.")
-    assert found.best.quote in found.passages[0].quote
+    alone = [(look.passage.n, look.passage.quote) for look in found.alone]
+    assert alone[:2] == [
+        (1, "Unused leave days carry over until March."),
+        (2, "Sick days do not reduce unused leave days."),
+    ]
+    assert len(alone) == 3
+    assert all(look.passage.quote in found.passages[look.passage.n - 1].quote for look in found.alone)
+    assert [look.score for look in found.alone] == sorted((look.score for look in found.alone), reverse=True)
+
+
+def test_what_was_asked_about_alone_is_number_1_afterwards():
+    found = evidence("Do unused leave days carry over?", [CARS, SICK, LEAVE], sentences=4)
+    led = found.led_by(found.alone[1])
+    assert [(kept.n, kept.document_id) for kept in led.passages] == [(1, "sick"), (2, "leave")]
+    assert found.led_by(found.alone[0]).passages == found.passages
+
+
+def test_the_choice_may_be_left_to_the_search():
+    found = evidence("Do unused leave days carry over?", [CARS, SICK, LEAVE], sentences=4, compared=1)
+    assert [look.passage.quote for look in found.alone] == ["Unused leave days carry over until March."]
 
 
 def test_a_row_that_is_best_comes_with_its_header_and_without_the_other_rows():
     text = "Model | Price\nTN-100 | EUR 90\nTN-400 | price EUR 120"
     found = evidence("What is the price of the TN-400?", [passage("prices", text)], sentences=2)
-    assert found.best is not None
-    assert found.best.quote == "Model | Price\nTN-400 | price EUR 120"
+    assert found.alone[0].passage.quote == "Model | Price\nTN-400 | price EUR 120"
 
 
 @pytest.mark.parametrize("settings", [{"best_alone": False}, {"evidence": "passages"}, {"sentences": 1}], ids=str)
 def test_or_the_model_is_asked_about_all_at_once(settings):
-    assert evidence("Do unused leave days carry over?", [LEAVE, CARS], **settings).best is None
+    assert evidence("Do unused leave days carry over?", [LEAVE, CARS], **settings).alone == ()
     assert evidence("Do they?", [], **settings) == Evidence()
 
 

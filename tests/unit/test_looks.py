@@ -1,19 +1,23 @@
 """A small model is asked about the best sentence alone, then about all: what is asked, what is shown, what is kept."""
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from sqlalchemy import select
 
-from tandem.assistant import Assistant, TextDelta
+from tandem.assistant import Assistant
 from tandem.completions import Completions, Delta
 from tandem.database import Database
-from tandem.errors import ModelUnavailable
-from tandem.evidence import Evidence
+from tandem.draft import TextDelta
+from tandem.errors import AdapterError, ModelUnavailable
+from tandem.evidence import Evidence, Look
+from tandem.manifest import AdapterRef
 from tandem.prompt import DECLINE
 from tandem.replicas import Replicas
-from tandem.schemas import OPERATOR, Answer, Ask, Message, Passage, Sampling, Usage
+from tandem.schemas import OPERATOR, Answer, Arm, Ask, Message, Passage, Sampling, Usage
 from tandem.settings import Settings
 from tandem.style import load_style
 from tandem.tables import AnswerRow
@@ -33,7 +37,7 @@ class Found:
 
     def select(self, question: str, passages: list[Passage]) -> Evidence:
         kept = (passage(1, f"{SENTENCES[0]}\n{SENTENCES[2]}"), passage(2, SENTENCES[1]))
-        return Evidence(kept, passage(1, SENTENCES[0]))
+        return Evidence(kept, (Look(passage(1, SENTENCES[0]), 0.9), Look(passage(2, SENTENCES[1]), 0.8)))
 
 
 class Reader:
@@ -47,6 +51,17 @@ class Reader:
         self.asked: list[str] = []
         self.closed = 0
         self.breaks_at = 99
+        self.leads: dict[str, float | Exception | None] = {}
+        self.compared: list[str] = []
+
+    async def lead(self, messages: Any, model: str, opening: str) -> float | None:
+        assert (model, opening) == ("house-style@0123456789ab", DECLINE)
+        (sentence,) = shown_in(messages[-1]["content"])
+        self.compared.append(sentence)
+        lead = self.leads[sentence]
+        if isinstance(lead, Exception):
+            raise lead
+        return lead
 
     async def stream(self, messages: Any, model: str, sampling: Sampling) -> AsyncIterator[Delta]:
         self.asked.append(messages[-1]["content"])
@@ -59,6 +74,25 @@ class Reader:
             yield Delta(finish_reason="stop", usage=Usage(prompt_tokens=7, completion_tokens=3))
         finally:
             self.closed += 1
+
+
+class Adapters:
+    """In the place of the adapters that are served: one, which declines as it likes."""
+
+    ref = AdapterRef("house-style", "0123456789ab" + "0" * 52, Path("/nowhere"))
+
+    @asynccontextmanager
+    async def speaker(self, conversation: str) -> AsyncIterator[AdapterRef]:
+        yield self.ref
+
+    def bias(self, ref: AdapterRef) -> tuple[tuple[int, float], ...]:
+        return ()
+
+    def meant_for(self, conversation: str) -> AdapterRef:
+        return self.ref
+
+    def forget(self, ref: AdapterRef) -> None:
+        pass
 
 
 @pytest.fixture
@@ -77,13 +111,13 @@ def database(settings: Settings) -> Iterator[Database]:
 @pytest.fixture
 def assistant(reader: Reader, database: Database, settings: Settings) -> Assistant:
     found: Any = Found()
-    unused: Any = None
+    adapters: Any = Adapters()
     model = Replicas([cast(Completions, reader)])
-    return Assistant(found, found, model, unused, database, load_style(settings.style), settings)
+    return Assistant(found, found, model, adapters, database, load_style(settings.style), settings)
 
 
-async def ask(assistant: Assistant) -> tuple[str, Answer]:
-    asked = Ask(messages=(Message(role="user", content="When?"),), arm="rag", principal=OPERATOR)
+async def ask(assistant: Assistant, arm: Arm = "rag") -> tuple[str, Answer]:
+    asked = Ask(messages=(Message(role="user", content="When?"),), arm=arm, principal=OPERATOR)
     *deltas, answer = [event async for event in assistant.answer(asked)]
     assert isinstance(answer, Answer)
     return "".join(delta.text for delta in deltas if isinstance(delta, TextDelta)), answer
@@ -131,6 +165,48 @@ async def test_an_answer_that_begins_like_a_decline_is_one(assistant: Assistant,
     assert len(reader.asked) == (1 if says else 2)  # what says nothing has found nothing
     if says:
         assert shown == answer.text == says
+
+
+async def test_an_adapter_is_asked_about_what_it_is_least_likely_to_decline(assistant: Assistant, reader: Reader):
+    reader.leads = {SENTENCES[0]: 2.0, SENTENCES[1]: -1.0}
+    reader.says = "In March [1]."
+    shown, answer = await ask(assistant, "tandem")
+    assert shown == answer.text == "In March [1]."
+    assert sorted(reader.compared) == sorted(SENTENCES[:2])
+    assert [shown_in(prompt) for prompt in reader.asked] == [SENTENCES[1:2]]
+    assert answer.read_alone == SENTENCES[1]
+    assert [(cited.n, cited.quote) for cited in answer.citations] == [(1, SENTENCES[1])]
+    assert [(kept.n, kept.quote) for kept in answer.passages][1] == (2, f"{SENTENCES[0]}\n{SENTENCES[2]}")
+    assert "choose" in answer.timings
+
+
+async def test_the_search_counts_too(assistant: Assistant, reader: Reader):
+    reader.leads = {SENTENCES[0]: 0.5, SENTENCES[1]: 0.0}  # less than 0.1 of a sentence's score
+    reader.knows, reader.says = SENTENCES[0], "Free [1]."
+    _, answer = await ask(assistant, "tandem")
+    assert (answer.read_alone, [cited.n for cited in answer.citations]) == (SENTENCES[0], [1])
+
+
+async def test_after_a_decline_all_stands_in_the_order_of_the_search(assistant: Assistant, reader: Reader):
+    reader.leads = {SENTENCES[0]: 2.0, SENTENCES[1]: -1.0}
+    reader.knows, reader.says = SENTENCES[2], "Washed [1]."
+    _, answer = await ask(assistant, "tandem")
+    assert [shown_in(prompt) for prompt in reader.asked] == [SENTENCES[1:2], SENTENCES]
+    assert [cited.quote for cited in answer.citations] == [f"{SENTENCES[0]}\n{SENTENCES[2]}"]
+
+
+@pytest.mark.parametrize("lead", [None, ModelUnavailable("down"), AdapterError("gone")], ids=str)
+async def test_without_odds_the_search_chooses(assistant: Assistant, reader: Reader, lead: float | Exception | None):
+    reader.leads = {SENTENCES[0]: 2.0, SENTENCES[1]: lead}
+    reader.knows, reader.says = SENTENCES[0], "Free [1]."
+    _, answer = await ask(assistant, "tandem")
+    assert (answer.text, answer.read_alone) == ("Free [1].", SENTENCES[0])
+
+
+async def test_a_fault_of_ours_is_none_of_the_endpoint(assistant: Assistant, reader: Reader):
+    reader.leads = {SENTENCES[0]: 2.0, SENTENCES[1]: ZeroDivisionError()}
+    with pytest.raises(ZeroDivisionError):
+        await ask(assistant, "tandem")
 
 
 async def test_the_passages_are_shown_when_the_model_goes_away_between_the_two(assistant: Assistant, reader: Reader):

@@ -1,0 +1,32 @@
+"""What a model is asked of one question, as the service asks: about one sentence alone, and then about all."""
+
+from dataclasses import dataclass
+
+Messages = list[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Alone:
+    """A prompt with one sentence.
+
+    Attributes:
+        number: Of its source in the prompt with all; here it is number 1.
+        score: How good a match the sentence is, by the search.
+    """
+
+    messages: Messages
+    number: int
+    score: float
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The prompts of one question.
+
+    Attributes:
+        whole: With all sources.
+        alone: Of which one is asked first, and `whole` only if that is declined. Best first; may be empty.
+    """
+
+    whole: Messages
+    alone: tuple[Alone, ...] = ()

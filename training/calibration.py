@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 
 from tandem.manifest import Threshold
-from training.speaker import CANDIDATE, Speaker
+from training.speaker import Speaker
 from training.trials import Trial
 
 
@@ -25,7 +25,7 @@ def calibrate(speaker: Speaker, trials: Sequence[Trial], most: float) -> Thresho
         The first token of declining and what is added to its logit, at most 0; None where nothing need be.
     """
     token = speaker.declining_token
-    leads = sorted(speaker.declining([trial.prompts for trial in trials if trial.answerable], CANDIDATE))
+    leads = sorted(speaker.declining([trial.prompts for trial in trials if trial.answerable]))
     if not leads:
         return None
     lead = leads[max(0, math.ceil((1 - most) * len(leads)) - 1)]

@@ -120,14 +120,15 @@ class Speaker:
         """The first one of the declining sentence."""
         return int(self._tokenizer(DECLINE, add_special_tokens=False).input_ids[0])
 
-    def declining(self, asked: Sequence[Prompts], arm: str) -> list[float]:
-        """How far declining is ahead of any other beginning, nats a question: the least over what is asked of it."""
-        with self._voice(arm), torch.inference_mode():
+    def declining(self, asked: Sequence[Prompts]) -> list[float]:
+        """How far the candidate's declining is ahead of any other beginning, nats: the least over what it is asked."""
+        with self._voice(CANDIDATE), torch.inference_mode():
             found = []
             for prompts in asked:
-                one = self._choose(prompts, arm)
-                put = [prompts.whole] if one is None else [one.messages, prompts.whole]
-                found.append(min(map(self._lead, put)))
+                lead = self._lead(prompts.whole)
+                if leads := [self._lead(alone.messages) for alone in prompts.alone]:
+                    lead = min(lead, leads[choose([alone.score for alone in prompts.alone], leads)])
+                found.append(lead)
         return found
 
     def _lead(self, messages: Messages) -> float:

@@ -110,7 +110,7 @@ def test_a_question_is_asked_on_where_it_is_declined(speaker, monkeypatch):
 
 def test_an_adapter_is_asked_about_what_it_is_least_likely_to_decline(speaker):
     answers = {n: speaker.answers([PROMPTS[n]], CANDIDATE)[0] for n in range(3)}
-    leads = {n: speaker.declining([PROMPTS[n]], CANDIDATE)[0] for n in range(3)}
+    leads = {n: speaker.declining([PROMPTS[n]])[0] for n in range(3)}
     low, high = min(leads, key=leads.__getitem__), max(leads, key=leads.__getitem__)
     assert leads[low] < leads[high]
 
@@ -121,8 +121,8 @@ def test_an_adapter_is_asked_about_what_it_is_least_likely_to_decline(speaker):
     assert speaker.answers([even], CANDIDATE) == [answers[low].replace("[1]", f"[{low + 1}]")]
     far = NAT * (leads[high] - leads[low]) + 0.01
     assert speaker.answers([asked({high: far, low: 0.0})], CANDIDATE) == [answers[high]]
-    whole = speaker.declining([PROMPTS[3]], CANDIDATE)[0]
-    assert speaker.declining([even], CANDIDATE) == [min(leads[low], whole)]
+    whole = speaker.declining([PROMPTS[3]])[0]
+    assert speaker.declining([even]) == [min(leads[low], whole)]
     # The base model has nothing to choose by: it is asked about what the search found best.
     assert speaker.answers([even], BASE) == speaker.answers([PROMPTS[high]], BASE)
 

@@ -20,7 +20,7 @@ class Leads:
     def __init__(self, leads: Sequence[float]) -> None:
         self._leads = list(leads)
 
-    def declining(self, asked: Sequence[Prompts], arm: str) -> list[float]:
+    def declining(self, asked: Sequence[Prompts]) -> list[float]:
         return self._leads[: len(asked)]
 
 

@@ -16,7 +16,7 @@ from tandem.errors import AdapterError, Forbidden, InputError, ModelUnavailable
 from tandem.schemas import Sampling, Usage, Value
 
 _MESSAGE_CHARS = 300
-_LIKELIEST = 8  # first tokens whose odds are asked for
+_LIKELIEST = 20  # first tokens whose odds are asked for: all that the API tells
 _ADAPTER_TIMEOUT = 10.0  # seconds; loading takes under one, and answers wait for it
 
 

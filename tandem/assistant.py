@@ -17,7 +17,7 @@ from tandem.declines import is_decline
 from tandem.draft import Draft, TextDelta, unless_declined
 from tandem.errors import AdapterError, ModelUnavailable, TandemError
 from tandem.evidence import Evidence, EvidenceSelector, Look
-from tandem.prompt import DECLINE, PROMPT_VERSION, Source, build_messages
+from tandem.prompt import DECLINE, PROMPT_VERSION, Source, build_messages, fence
 from tandem.replicas import Replicas
 from tandem.retriever import Retriever
 from tandem.rewrite import standalone_question
@@ -103,7 +103,8 @@ class Assistant:
     async def _generate(self, draft: Draft, question: str, history: Sequence[Message]) -> AsyncIterator[TextDelta]:
         """Asks the model, about the best sentence alone first where there is one, until it finds an answer."""
         turns = [turn.model_copy(update={"content": _shorten(turn.content)}) for turn in history]
-        prompt = partial(_prompt, draft.ask, question, turns)
+        # One fence an answer: what the model was asked for odds about, it has read already when it answers.
+        prompt = partial(_prompt, draft.ask, question, turns, fence())
         best = await self._choose(draft, prompt)
         for alone in (best, None) if best is not None else (None,):
             shown = (alone.passage,) if alone is not None else draft.passages
@@ -240,11 +241,11 @@ class Assistant:
             )
 
 
-def _prompt(ask: Ask, question: str, turns: Sequence[Message], shown: Sequence[Passage]) -> Messages:
+def _prompt(ask: Ask, question: str, turns: Sequence[Message], marker: str, shown: Sequence[Passage]) -> Messages:
     sources = None
     if uses_retrieval(ask.arm):
         sources = [Source(passage.title, passage.heading.rsplit(" > ", 1)[-1], passage.quote) for passage in shown]
-    return build_messages(question, sources, history=turns, instructions=ask.instructions)
+    return build_messages(question, sources, history=turns, instructions=ask.instructions, marker=marker)
 
 
 def _conversation(ask: Ask) -> str:

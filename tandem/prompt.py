@@ -51,7 +51,7 @@ def neutralise(text: str) -> str:
 
 
 def fence() -> str:
-    """A marker drawn afresh for each request, so that a document cannot close the fence it stands in."""
+    """A marker drawn afresh for each answer, so that a document cannot close the fence it stands in."""
     return f"=== {secrets.token_hex(3)} ==="
 
 

@@ -53,11 +53,13 @@ class Reader:
         self.breaks_at = 99
         self.leads: dict[str, float | Exception | None] = {}
         self.compared: list[str] = []
+        self.fences: list[str] = []
 
     async def lead(self, messages: Any, model: str, opening: str) -> float | None:
         assert (model, opening) == ("house-style@0123456789ab", DECLINE)
         (sentence,) = shown_in(messages[-1]["content"])
         self.compared.append(sentence)
+        self.fences.append(messages[-1]["content"].splitlines()[1])
         lead = self.leads[sentence]
         if isinstance(lead, Exception):
             raise lead
@@ -65,6 +67,7 @@ class Reader:
 
     async def stream(self, messages: Any, model: str, sampling: Sampling) -> AsyncIterator[Delta]:
         self.asked.append(messages[-1]["content"])
+        self.fences.append(self.asked[-1].splitlines()[1])
         if len(self.asked) > self.breaks_at:
             raise ModelUnavailable("down")
         text = self.says if self.knows in self.asked[-1] else DECLINE
@@ -178,6 +181,8 @@ async def test_an_adapter_is_asked_about_what_it_is_least_likely_to_decline(assi
     assert [(cited.n, cited.quote) for cited in answer.citations] == [(1, SENTENCES[1])]
     assert [(kept.n, kept.quote) for kept in answer.passages][1] == (2, f"{SENTENCES[0]}\n{SENTENCES[2]}")
     assert "choose" in answer.timings
+    assert len(reader.fences) == 3
+    assert len(set(reader.fences)) == 1  # what was read for its odds need not be read again
 
 
 async def test_the_search_counts_too(assistant: Assistant, reader: Reader):

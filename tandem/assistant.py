@@ -17,7 +17,7 @@ from tandem.declines import is_decline
 from tandem.draft import Draft, TextDelta, unless_declined
 from tandem.errors import AdapterError, ModelUnavailable, TandemError
 from tandem.evidence import Evidence, EvidenceSelector, Look
-from tandem.prompt import DECLINE, PROMPT_VERSION, Source, build_messages, fence
+from tandem.prompt import DECLINE, PROMPT_VERSION, Messages, Source, build_messages, fence
 from tandem.replicas import Replicas
 from tandem.retriever import Retriever
 from tandem.rewrite import standalone_question
@@ -27,8 +27,6 @@ from tandem.style import StyleGuide
 from tandem.tables import AnswerRow
 
 log = logging.getLogger(__name__)
-
-Messages = list[dict[str, str]]
 
 HISTORY_TURNS = 4
 HISTORY_WORDS = 120  # a turn; a small context is for evidence

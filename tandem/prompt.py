@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from tandem.schemas import Message
 
+Messages = list[dict[str, str]]  # in OpenAI's form
+
 DECLINE = "I can't find that in the documents."
 
 GROUNDED = (
@@ -72,7 +74,7 @@ def build_messages(
     history: Sequence[Message] = (),
     instructions: str = "",
     marker: str | None = None,
-) -> list[dict[str, str]]:
+) -> Messages:
     """Builds the chat messages of one request.
 
     Args:

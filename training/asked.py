@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-Messages = list[dict[str, str]]
+from tandem.prompt import Messages
 
 
 @dataclass(frozen=True)

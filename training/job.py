@@ -148,8 +148,7 @@ class _Run:
         unseen = self._draw_heldout(tokenizer)
         folder = self.settings.runs_dir / self._named(self.name, rows, unseen)
         trained = self._fit(model, tokenizer, rows, unseen, folder)
-        # Other weights to begin with, another second stage.
-        preferred = self._prefer(trained, folder / f"preferences-{self.settings.training.start_share:g}")
+        preferred = self._prefer(trained, folder / "preferences")
         if not leave_group():
             return None
         verdict = self._judge(trained, folder)

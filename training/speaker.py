@@ -11,8 +11,8 @@ from peft import PeftModel
 from tandem.choice import choose
 from tandem.declines import opens_declining
 from tandem.manifest import Threshold
-from tandem.prompt import DECLINE
-from training.asked import Alone, Messages, Prompts
+from tandem.prompt import DECLINE, Messages
+from training.asked import Alone, Prompts
 from training.rows import Row, answer_logits, collate, pad_id
 
 OnDone = Callable[[int], None]
@@ -84,9 +84,8 @@ class Speaker:
             done = len(asked) - len(again)
             for n, one in enumerate(first):
                 answers[n] = _cited_as(answers[n], one.number) if one else answers[n]
-            for n, answer in zip(
-                again, self._greedy([asked[n].whole for n in again], threshold, on_done, done), strict=True
-            ):
+            said = self._greedy([asked[n].whole for n in again], threshold, on_done, done)
+            for n, answer in zip(again, said, strict=True):
                 answers[n] = answer
         return answers
 

@@ -94,35 +94,21 @@ def train_adapter(
     model = lora_model(base, settings)
     if start is not None:
         check_start(start, settings)
-    outcome = _trained(model, tokenizer, rows, heldout, settings, folder, on_progress, start)
-    if start is not None:
-        average(model, start, settings.start_share)
-    return Trained(model, tokenizer, outcome)
-
-
-def _trained(
-    model: PeftModel,
-    tokenizer: Any,
-    rows: Sequence[Row],
-    heldout: Sequence[Row],
-    settings: TrainingSettings,
-    folder: Path,
-    on_progress: OnProgress | None,
-    start: Path | None,
-) -> Outcome:
-    """Trains, or reads what a run in this folder was trained to."""
     done = folder / "trained"
     if (done / OUTCOME).is_file():
         load_weights(model, done)
-        return Outcome.model_validate_json((done / OUTCOME).read_text(encoding="utf-8"))
+        outcome = Outcome.model_validate_json((done / OUTCOME).read_text(encoding="utf-8"))
+    else:
+        if start is not None:
+            load_weights(model, start)
+        outcome = _run(model, tokenizer, rows, heldout, settings, folder, on_progress)
+        if is_main_process():
+            save_weights(model, done, torch.float32)
+            (done / "unfinished").write_text(outcome.model_dump_json(), encoding="utf-8")
+            (done / "unfinished").replace(done / OUTCOME)
     if start is not None:
-        load_weights(model, start)
-    outcome = _run(model, tokenizer, rows, heldout, settings, folder, on_progress)
-    if is_main_process():
-        save_weights(model, done, torch.float32)
-        (done / "unfinished").write_text(outcome.model_dump_json(), encoding="utf-8")
-        (done / "unfinished").replace(done / OUTCOME)
-    return outcome
+        average(model, start, settings.start_share)
+    return Trained(model, tokenizer, outcome)
 
 
 def _run(

@@ -4,10 +4,10 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from tandem.prompt import Source, build_messages
+from tandem.prompt import Messages, Source, build_messages
 from tandem.settings import Settings
 from tandem.style import StyleGuide
-from training.asked import Alone, Messages, Prompts
+from training.asked import Alone, Prompts
 from training.augment import Augmenter
 from training.corpus import open_corpus
 from training.disguise import coin_name

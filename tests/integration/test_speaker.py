@@ -124,7 +124,9 @@ def test_an_adapter_is_asked_about_what_it_is_least_likely_to_decline(speaker):
     whole = speaker.declining([PROMPTS[3]])[0]
     assert speaker.declining([even]) == [min(leads[low], whole)]
     # The base model has nothing to choose by: it is asked about what the search found best.
-    assert speaker.answers([even], BASE) == speaker.answers([PROMPTS[high]], BASE)
+    plain = speaker.answers([PROMPTS[high], PROMPTS[low]], BASE)
+    assert plain[0] != plain[1]
+    assert speaker.answers([even, asked({low: 0.5, high: 0.5})], BASE) == plain
 
 
 def test_what_is_cited_of_one_sentence_has_its_number_among_all(speaker, monkeypatch):

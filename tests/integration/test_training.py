@@ -33,6 +33,7 @@ from training.job import _pinned, _Run, run_lock, train
 from training.launch import processes
 from training.material import Material, halve
 from training.preferences import load_preferences, preferences_digest
+from training.recipe import _recipe
 from training.result import read_result
 from training.row_draws import draw_rows
 from training.rows import collate, render_row
@@ -344,6 +345,8 @@ def test_a_run_is_named_by_what_is_trained_on_and_how(
     gate = configured.training.gate.model_copy(update={"canaries": 5})
     asked = configured.training.model_copy(update={"gate": gate})
     assert name(configured.model_copy(update={"training": asked})) == first
+    shared = configured.training.model_copy(update={"start_share": 0.2})
+    assert name(configured.model_copy(update={"training": shared})) == first  # it is trained to the same
     slower = configured.training.model_copy(update={"learning_rate": 1e-3})
     fewer = configured.retrieval.model_copy(update={"sentences": 2})
     others = [
@@ -354,6 +357,14 @@ def test_a_run_is_named_by_what_is_trained_on_and_how(
     ]
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert len({first, *others, name()}) == 6
+
+
+def test_the_recipe_says_what_a_run_went_on_from_and_how_much_of_it_is_kept(configured: Settings, tiny: Path):
+    material = run_of(configured, tiny, []).material
+    assert not {"start_from", "start_share"} & _recipe(configured, material).keys()
+    training = configured.training.model_copy(update={"start_from": "house-style@0123456789ab", "start_share": 0.2})
+    recipe = _recipe(configured.model_copy(update={"training": training}), material)
+    assert (recipe["start_from"], recipe["start_share"]) == ("house-style@0123456789ab", 0.2)
 
 
 def test_a_shadow_of_other_canaries_does_not_take_the_place_of_the_old(

@@ -123,15 +123,28 @@ class Sandbox:
                 start_new_session=True,  # Ctrl-C reaches the run, which then ends the worker
             )
             if self._worker.stdout is None or _read_line(self._worker.stdout, time.monotonic() + _GRACE) != _READY:
+                ended = _ends(self._worker)
                 self.close()
                 raise Unavailable(
                     "The process that parses files does not start. See why with `python -m ingest.worker`; "
                     "mostly a package of the extra `ingest` is missing."
+                    if ended
+                    else f"The process that parses files was not ready after {_GRACE:.0f} seconds: other work takes "
+                    "this machine's processors or memory. Try again when it is less busy."
                 )
         worker = self._worker
         if worker.stdin is None or worker.stdout is None:
             raise RuntimeError("The worker was started without pipes.")  # cannot happen: both are asked for above
         return worker.stdin, worker.stdout
+
+
+def _ends(worker: subprocess.Popen[bytes]) -> bool:
+    """Whether a child that is not ready has ended, or is just ending; else it is only slow."""
+    try:
+        worker.wait(1.0)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 def _read_line(stdout: IO[bytes], deadline: float) -> bytes:

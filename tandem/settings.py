@@ -131,6 +131,9 @@ class ModelSettings(Section):
     kvcache_gib: int = Field(1, ge=1, description="Memory for the KV cache on the CPU, in GiB.")
     threads: str = Field("", description="Cores for vLLM, such as 0-3; empty takes all that this process may use.")
     startup_timeout: float = Field(300.0, gt=0, description="Seconds vLLM may take until its first token.")
+    hang_timeout: float = Field(
+        180.0, gt=0, description="Seconds in which a running vLLM has to give some token, else it is started again."
+    )
     timeout: float = Field(120.0, gt=0, description="Seconds one completion may take.")
     extra_args: tuple[str, ...] = Field((), description="Further arguments for vLLM, as they are.")
 

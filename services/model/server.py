@@ -13,10 +13,10 @@ import time
 from pathlib import Path
 
 from services.model import lora_plugin
+from services.model.pulse import first_token, until_it_hangs
 from tandem.completions import Completions
 from tandem.errors import AdapterError, ModelUnavailable, TandemError, Unavailable
 from tandem.registry import AdapterRef, Registry
-from tandem.schemas import Sampling
 from tandem.settings import Settings
 from tandem.weights import cpu_computes_bfloat16, cpu_cores
 
@@ -24,7 +24,6 @@ log = logging.getLogger(__name__)
 
 LEASH = Path(__file__).parent.parent / "leash.py"
 LOG_BYTES = 20_000_000  # an older log is moved aside at a start
-_PROBE = [{"role": "user", "content": "Hi"}]
 _STOP_GRACE = 15.0
 _MAX_BACKOFF = 30.0
 _HEALTHY = 120.0  # seconds of running after which a crash counts as the first again
@@ -32,7 +31,7 @@ _HOPELESS = 3  # starts that failed before the first answer ever
 
 
 class ModelServer:
-    """Starts vLLM, restarts it when it dies, and loads its adapters again.
+    """Starts vLLM, restarts it when it dies or hangs, and loads its adapters again.
 
     The event loop that calls `start` must belong to a thread that lives as long as the server: on Linux a child is
     told of its parent's death by the thread that started it.
@@ -183,9 +182,11 @@ class ModelServer:
         while True:
             assert self._process is not None
             started = time.monotonic()
-            ready = asyncio.create_task(self._announce())
-            code = await self._process.wait()
-            ready.cancel()
+            watch = asyncio.create_task(self._watch(self._process), name="vllm watch")
+            try:
+                code = await self._process.wait()
+            finally:
+                watch.cancel()
             self._ready.clear()
             await self._end_process()  # what the leash may have left, if it was killed itself
             if self._stopping:
@@ -215,15 +216,24 @@ class ModelServer:
                 await asyncio.sleep(pause)
                 pause = min(_MAX_BACKOFF, 2 * pause)
 
+    async def _watch(self, process: asyncio.subprocess.Process) -> None:
+        """Announces a vLLM that answers, and ends one that no longer does: its supervision then starts another."""
+        model = self._settings.model
+        try:
+            # How long the first start may take is for `wait_ready` to say.
+            async with asyncio.timeout(model.startup_timeout if self._was_ready else None):
+                await self._announce()
+        except TimeoutError:
+            log.error("vLLM has not answered within %.0f s of its start; another is started", model.startup_timeout)
+        else:
+            await until_it_hangs(self._completions, model.name, model.hang_timeout)
+            log.error("vLLM runs and has given no token for %.0f s; another is started", model.hang_timeout)
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+
     async def _announce(self) -> None:
-        """Asks for one token until it comes: vLLM's /health says yes before the engine can answer."""
-        sampling = Sampling(max_tokens=1)
-        while True:
-            try:
-                await self._completions.complete(_PROBE, self._settings.model.name, sampling)
-                break
-            except TandemError:
-                await asyncio.sleep(0.3)
+        """Waits for the first token: vLLM's /health says yes before the engine can answer."""
+        await first_token(self._completions, self._settings.model.name)
         for ref in list(self._loaded.values()):
             try:
                 await self._completions.load_adapter(ref.served, ref.path)

@@ -380,6 +380,18 @@ def test_a_worker_that_does_not_start_is_not_the_files_fault(monkeypatch) -> Non
         box.parse("a.txt", b"One.")
 
 
+def test_a_worker_that_is_only_slow_is_not_called_broken(monkeypatch, tmp_path: Path) -> None:
+    slow = tmp_path / "python"
+    slow.write_text("#!/bin/sh\nexec sleep 30\n")
+    slow.chmod(0o700)
+    monkeypatch.setattr("sys.executable", str(slow))
+    monkeypatch.setattr("ingest.sandbox._GRACE", 0.2)
+    with Sandbox(IngestSettings()) as box:
+        with pytest.raises(Unavailable, match=r"was not ready after 0 seconds.*less busy"):
+            box.parse("a.txt", b"One.")
+        assert box._worker is None
+
+
 @pytest.mark.parametrize(
     ("event", "arguments"),
     [

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import importlib.metadata
 import importlib.util
 import logging
 import os
@@ -13,12 +12,12 @@ import time
 from pathlib import Path
 
 from services.model import lora_plugin
+from services.model.invocation import command, environment, on_cpu
 from services.model.pulse import first_token, until_it_hangs
 from tandem.completions import Completions
 from tandem.errors import AdapterError, ModelUnavailable, TandemError, Unavailable
 from tandem.registry import AdapterRef, Registry
 from tandem.settings import Settings
-from tandem.weights import cpu_computes_bfloat16, cpu_cores
 
 log = logging.getLogger(__name__)
 
@@ -170,7 +169,7 @@ class ModelServer:
                 str(LEASH),
                 str(os.getpid()),
                 *self.command(),
-                env=self.environment(),
+                env=environment(self._settings.model),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=asyncio.subprocess.STDOUT,
@@ -260,42 +259,7 @@ class ModelServer:
 
     def command(self) -> list[str]:
         """vLLM's command line."""
-        model = self._settings.model
-        command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
-        command += ["--model", str(self._base_dir), "--served-model-name", model.name]
-        command += ["--host", self._host, "--port", str(self._port)]
-        command += ["--max-model-len", str(model.max_model_len), "--max-num-seqs", str(model.max_num_seqs)]
-        command += ["--dtype", _dtype(model.dtype), "--uvicorn-log-level", "warning"]
-        command += ["--enable-lora", "--max-loras", str(model.max_loras), "--max-lora-rank", str(model.max_lora_rank)]
-        # An adapter that is loaded beside those in use must not throw one of them out, to be read from disk again.
-        command += ["--max-cpu-loras", str(model.max_loras + 2)]
-        if on_cpu():
-            command += ["--block-size", "32"]  # with the default of 128 short prompts never come from the prefix cache
-        if wanted := self._wanted():
-            command += ["--lora-modules", *(f"{ref.served}={ref.path.resolve()}" for ref in wanted)]
-        return [*command, *model.extra_args]
-
-    def environment(self) -> dict[str, str]:
-        """vLLM's environment: ours, offline, and on the CPU bound to our cores."""
-        model = self._settings.model
-        env = dict(os.environ)
-        env.update(
-            HF_HUB_OFFLINE="1",
-            TRANSFORMERS_OFFLINE="1",
-            VLLM_ALLOW_RUNTIME_LORA_UPDATING="True",
-            VLLM_NO_USAGE_STATS="1",
-            DO_NOT_TRACK="1",
-            VLLM_LOGGING_LEVEL="INFO",  # TRL, once imported into a process, leaves ERROR there for its children
-        )
-        if model.api_key is not None:
-            env["VLLM_API_KEY"] = model.api_key.get_secret_value()  # not in the arguments, which everyone can list
-        if on_cpu():
-            env["VLLM_CPU_KVCACHE_SPACE"] = str(model.kvcache_gib)
-            env["VLLM_CPU_OMP_THREADS_BIND"] = model.threads or _ranges(cpu_cores())
-            openmp = _intel_openmp()
-            if openmp is not None:
-                env["LD_PRELOAD"] = ":".join(filter(None, (str(openmp), env.get("LD_PRELOAD"))))
-        return env
+        return command(self._settings.model, self._base_dir, self._port, self._wanted())
 
     def _wanted(self) -> list[AdapterRef]:
         """The versions to start with. A broken one must not keep vLLM from starting."""
@@ -307,44 +271,6 @@ class ModelServer:
             except AdapterError as exc:
                 log.warning("vLLM starts without an adapter: %s", exc.message)
         return wanted
-
-
-def on_cpu() -> bool:
-    """Whether the installed vLLM is the build for the CPU."""
-    try:
-        importlib.metadata.version("vllm-cpu")
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
-
-
-def _dtype(wanted: str) -> str:
-    if wanted != "auto" or not on_cpu():
-        return wanted
-    return "bfloat16" if cpu_computes_bfloat16() else "float32"
-
-
-def _ranges(cores: list[int]) -> str:
-    """Cores as vLLM wants them: [0, 1, 2, 5] is 0-2,5."""
-    parts: list[list[int]] = []
-    for core in cores:
-        if parts and core == parts[-1][-1] + 1:
-            parts[-1].append(core)
-        else:
-            parts.append([core])
-    return ",".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts)
-
-
-def _intel_openmp() -> Path | None:
-    """The OpenMP library that vLLM's CPU build wants preloaded, from the wheel intel-openmp."""
-    try:
-        files = importlib.metadata.files("intel-openmp") or []
-    except importlib.metadata.PackageNotFoundError:
-        return None
-    for file in files:
-        if file.name == "libiomp5.so":
-            return Path(str(file.locate())).resolve()
-    return None
 
 
 def _free_port(host: str, wanted: int) -> int:

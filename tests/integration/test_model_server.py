@@ -14,6 +14,7 @@ import httpx
 import psutil
 import pytest
 
+from services.model.invocation import environment
 from services.model.server import LEASH, ModelServer
 from tandem.completions import Completions
 from tandem.errors import AdapterError, InputError, ModelUnavailable, Unavailable
@@ -250,7 +251,7 @@ def test_the_command_fits_the_settings(
     server = ModelServer(chosen, base_model, registry)
     assert "--lora-modules" not in server.command()
     registry.promote(ref, "tests")
-    command, env = server.command(), server.environment()
+    command, env = server.command(), environment(chosen.model)
     assert f"{ref.served}={ref.path.resolve()}" in command
     candidate = make_adapter(registry, tmp_path / "b", seed=2)
     registry.start_canary(candidate, 0.1, "tests")

@@ -42,8 +42,7 @@ async def until_it_hangs(completions: Completions, model: str, limit: float) -> 
                 await first_token(completions, model)
         except TimeoutError:
             # Where a full batch of long answers keeps others waiting, tokens do come.
-            after = await tokens_given(completions.base_url)
-            if after is None or after == before:
+            if await tokens_given(completions.base_url) == before:
                 return
         else:
             await asyncio.sleep(limit / _REST)

@@ -35,28 +35,30 @@ async def until_it_hangs(completions: Completions, model: str, limit: float) -> 
         model: Its base model's name.
         limit: Seconds without a token.
     """
-    while True:
-        before = await tokens_given(completions.base_url)
-        try:
-            async with asyncio.timeout(limit):
-                await first_token(completions, model)
-        except TimeoutError:
-            # Where a full batch of long answers keeps others waiting, tokens do come.
-            if await tokens_given(completions.base_url) == before:
-                return
-        else:
-            await asyncio.sleep(limit / _REST)
+    async with httpx.AsyncClient(timeout=_METRICS_TIMEOUT, trust_env=False) as client:
+        while True:
+            before = await tokens_given(client, completions.base_url)
+            try:
+                async with asyncio.timeout(limit):
+                    await first_token(completions, model)
+            except TimeoutError:
+                # Where a full batch of long answers keeps others waiting, tokens do come.
+                if await tokens_given(client, completions.base_url) == before:
+                    return
+            else:
+                await asyncio.sleep(limit / _REST)
 
 
-async def tokens_given(url: str) -> float | None:
+async def tokens_given(client: httpx.AsyncClient, url: str) -> float | None:
     """How many tokens a vLLM says that it has generated since its start; None where it does not say.
 
     Args:
+        client: Whose connection is used.
         url: Ends in /v1.
     """
     try:
-        async with httpx.AsyncClient(timeout=_METRICS_TIMEOUT, trust_env=False) as client:
-            response = await client.get(f"{url.removesuffix('/v1')}/metrics")
-        return sum(map(float, _GIVEN.findall(response.text))) if _GIVEN.search(response.text) else None
+        response = await client.get(f"{url.removesuffix('/v1')}/metrics")
+        counts = [float(count) for count in _GIVEN.findall(response.text)]
+        return sum(counts) if counts else None
     except (httpx.HTTPError, ValueError):
         return None

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from services.model.pulse import tokens_given
@@ -75,8 +76,9 @@ async def test_one_that_hangs_at_its_second_start_is_started_once_more(server: J
 
 
 async def test_how_many_tokens_it_has_given(server: Jammed):
-    assert await tokens_given(server.url) == 1.0
-    assert await tokens_given("http://127.0.0.1:9/v1") is None
+    async with httpx.AsyncClient() as client:
+        assert await tokens_given(client, server.url) == 1.0
+        assert await tokens_given(client, "http://127.0.0.1:9/v1") is None
 
 
 async def test_nothing_goes_on_after_the_end(server: Jammed):

@@ -21,12 +21,14 @@ class TandemPunicaCPU(PunicaWrapperCPU):  # type: ignore[misc]  # vLLM is not ty
         super().__init__(*args, **kwargs)
         self.batch: tuple[Share, ...] = ()
         self.sampled: tuple[Share, ...] = ()
+        self.rows = 0  # that a token is sampled from
 
     def update_metadata(self, mapping: Any, *args: Any, **kwargs: Any) -> None:
         """Called by vLLM before a step whose batch is not the last one's."""
         super().update_metadata(mapping, *args, **kwargs)
         self.batch = shares(self.token_lora_indices.tolist())
         self.sampled = shares(self.sampler_indices.tolist())
+        self.rows = len(self.sampler_indices)
 
     def add_shrink(self, y: Any, x: torch.Tensor, lora_a_stacked: Any, scale: float, **kwargs: Any) -> None:
         """As in vLLM: y[i] = scale * x @ a[i], for each slice."""
@@ -68,8 +70,15 @@ class TandemPunicaCPU(PunicaWrapperCPU):  # type: ignore[misc]  # vLLM is not ty
         buffer: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> None:
-        """As in vLLM: y += scale * x @ a @ b, for the rows that a token is sampled from."""
+        """As in vLLM: y += scale * x @ a @ b, for the rows that a token is sampled from.
+
+        Where a client asks how likely its prompt is (`prompt_logprobs`), the rows are that prompt's, and vLLM does not
+        say whose adapter they want: such logits stay the base model's, which they are unless an adapter has a part for
+        the vocabulary.
+        """
         y, x = y.view(-1, y.shape[-1]), x.view(-1, x.shape[-1])
+        if x.shape[0] != self.rows:
+            return
         if buffer is None:
             buffer = torch.zeros((x.shape[0], lora_b_stacked.shape[-1]), dtype=torch.float32)
         shrink(buffer, x, lora_a_stacked, self.sampled, scale)

@@ -24,7 +24,7 @@ from training.examples import group_by_sources, load_examples
 from training.rows import render_row
 
 QUESTIONS = int(os.environ.get("TANDEM_BENCH_QUESTIONS", "160"))
-HELDOUT = 12  # prompts
+HELDOUT = 48  # prompts; with a dozen the loss hangs on which they are
 
 
 def drawn(path: Path, prompts: int) -> list[Draw]:

@@ -66,6 +66,30 @@ async def test_tells_how_far_a_beginning_is_ahead(model_server, completions):
 
 
 @pytest.mark.model
+async def test_a_prompts_own_odds_are_those_of_its_generation(model_server):
+    """Whatever else is in the batch: vLLM works them out of other rows than tokens are sampled from."""
+    pid, styled = model_server.server.pid, model_server.adapter.served
+    async with httpx.AsyncClient(base_url=model_server.url, timeout=120.0, trust_env=False) as client:
+
+        async def complete(prompt: str, model: str = styled, **more: object) -> dict:
+            asked = {"model": model, "prompt": prompt, "temperature": 0, "logprobs": 0, "ignore_eos": True} | more
+            response = await client.post("/completions", json=asked)
+            assert response.status_code == 200, response.text
+            return response.json()["choices"][0]
+
+        said = await complete("Red,", max_tokens=2)
+        models = ("base", styled, "base", styled, "base", styled)
+        others = [asyncio.create_task(complete("Once", model, max_tokens=200)) for model in models]
+        await asyncio.sleep(1.0)  # they are in the batch
+        again = await complete("Red," + said["text"], max_tokens=1, echo=True)
+        assert not any(other.done() for other in others)
+        await asyncio.gather(*others)
+    told = again["logprobs"]["token_logprobs"][:-1][-2:]
+    assert told == pytest.approx(said["logprobs"]["token_logprobs"], abs=0.15)  # bfloat16, other batches
+    assert model_server.server.pid == pid
+
+
+@pytest.mark.model
 async def test_generation_stops_within_a_second_when_the_reader_goes(model_server, completions):
     stream = completions.stream(QUESTION, "base", Sampling(max_tokens=1500, temperature=1.0, seed=1))
     await anext(stream)

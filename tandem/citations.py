@@ -28,8 +28,8 @@ _URL_OPEN = re.compile(rf"(?:{'|'.join(_BEGINNINGS)}|d|da|dat|data|data:[a-z]*/?
 _PLAIN = re.compile(r".[^ !\[hfdjv]*", re.IGNORECASE | re.ASCII | re.DOTALL)  # up to where something may begin
 # Two characters that begin a link's target, a link's definition, a tag or a control token.
 _NEVER = re.compile(r"\]\(|\]:|<[a-zA-Z/!?|]")
-# Two characters that something stood between and that must stay apart: parts of a word, an address, an image.
-_APART = re.compile(r"[\w<\[/.,;:!?][\w/:(]|[<:/]\S|!\[")
+# Two characters that something stood between and that must stay apart: parts of a word, an address, an image, a marker.
+_APART = re.compile(r"[\w<\[/.,;:!?][\w/:(]|[<:/]\S|!\[|\d\]")
 _CONTROL_LABELS = frozenset(token[1:-1] for token in CONTROL_TOKENS if token.startswith("["))
 
 

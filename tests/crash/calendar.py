@@ -1,8 +1,11 @@
-"""The day on which a test run began."""
+"""The day on which a test run began, and the days that readers ask about."""
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 
-TODAY = datetime.now(UTC).date()
+from tests.days import today
+
+TODAY = today()
+NOW = TODAY + timedelta(days=1)  # what is in force by then; it stays so where the tests run past midnight
 YESTERDAY = TODAY - timedelta(days=1)
 LATER = TODAY + timedelta(days=40)
 

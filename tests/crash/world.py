@@ -22,16 +22,16 @@ from tandem.schemas import Principal
 from tandem.settings import Settings, load_settings
 from tandem.sparse import SparseEncoder
 from tandem.tables import ChunkRow, EmbeddingRow, Table
-from tests.crash.calendar import LATER, TODAY, YESTERDAY, undated
+from tests.crash.calendar import LATER, NOW, TODAY, YESTERDAY, undated
 from tests.crash.recording import QUESTION, RecordedEmbedder, RecordedSandbox
 
 ADMIN = Principal(user="root", admin=True)
 ADA = Principal(user="ada", groups=frozenset({"everyone"}))
 HANNA = Principal(user="hanna", groups=frozenset({"hr"}))
 READERS = {
-    "admin": (ADMIN, TODAY),
-    "everyone": (ADA, TODAY),
-    "hr": (HANNA, TODAY),
+    "admin": (ADMIN, NOW),
+    "everyone": (ADA, NOW),
+    "hr": (HANNA, NOW),
     "admin yesterday": (ADMIN, YESTERDAY),
     "everyone later": (ADA, LATER),
 }

@@ -1,7 +1,6 @@
 """Documents that a person may not read do not move the ranking of those they may, however many they are."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +19,9 @@ from tandem.schemas import Passage, Principal
 from tandem.settings import IngestSettings, load_settings
 from tandem.sparse import SparseEncoder
 from tests.access.stores import RememberingEmbedder
+from tests.days import today
 
 ADA = Principal(user="ada", groups=frozenset({"everyone"}))
-TODAY = datetime.now(UTC).date()
 QUESTION = "How many unused days of annual leave may I carry over?"
 # More copies of one text than candidates, so that chance decides which of them an engine puts before the cut.
 OPEN = [f"copy-{n:02}.md" for n in range(12)] + [f"near-{n:02}.md" for n in range(12)]
@@ -63,7 +62,7 @@ def test_hundreds_of_nearer_hidden_passages_change_nothing(house: tuple[Ingestor
         ingestor.ingest([root])
 
     def found() -> list[Passage]:
-        return retriever.retrieve(QUESTION, ADA, TODAY, 8)
+        return retriever.retrieve(QUESTION, ADA, today(), 8)
 
     write(OPEN, "everyone", "open")
     alone = found()
@@ -71,7 +70,7 @@ def test_hundreds_of_nearer_hidden_passages_change_nothing(house: tuple[Ingestor
     write([f"a-hidden-{n:03}.md" for n in range(HIDDEN)], "hr", "hidden")
     assert found() == alone  # scores and similarities too
     hr = Principal(user="bo", groups=frozenset({"everyone", "hr"}))
-    assert all(passage.document_id.startswith("a-hidden") for passage in retriever.retrieve(QUESTION, hr, TODAY, 3))
+    assert all(passage.document_id.startswith("a-hidden") for passage in retriever.retrieve(QUESTION, hr, today(), 3))
 
 
 def test_which_of_many_equals_are_found_does_not_hang_on_ids(house: tuple[Ingestor, Retriever], tmp_path: Path) -> None:
@@ -84,7 +83,7 @@ def test_which_of_many_equals_are_found_does_not_hang_on_ids(house: tuple[Ingest
     for name in names:
         (root / name).write_text(text_of(name), encoding="utf-8")
     ingestor.ingest([root])
-    found = retriever.authorised_search(QUESTION, ADA, TODAY, candidates=5)
+    found = retriever.authorised_search(QUESTION, ADA, today(), candidates=5)
     assert [Path(chunk.version.document_id).name for chunk in found] == names[:5]
 
 

@@ -30,9 +30,9 @@ from tandem.settings import IngestSettings, Settings, load_settings
 from tandem.sparse import SparseEncoder
 from tandem.tables import AnswerRow, ChunkRow, EmbeddingRow, IngestRunRow, StyleCandidateRow, VersionRow
 from tandem.vectors import VectorIndex
+from tests.days import today
 
 OpenIndex = Callable[[Settings, Database], Generations]
-TODAY = datetime.now(UTC).date()
 ADMIN = Principal(user="root", admin=True)
 ADA = Principal(user="ada", groups=frozenset({"everyone"}))
 
@@ -66,9 +66,9 @@ class House:
     def ingest(self, *paths: Path, **options) -> IngestReport:
         return self.ingestor().ingest(paths, **options)
 
-    def texts(self, question: str = "EUR", who: Principal = ADMIN, on: date = TODAY) -> list[str]:
-        """Everything that the question finds."""
-        found = self.retriever.authorised_search(question, who, on, candidates=200)
+    def texts(self, question: str = "EUR", who: Principal = ADMIN, on: date | None = None) -> list[str]:
+        """Everything that the question finds, today if no day is given."""
+        found = self.retriever.authorised_search(question, who, on or today(), candidates=200)
         return sorted(each.chunk.text for each in found)
 
     def count(self, table) -> int:
@@ -337,7 +337,8 @@ def test_the_past_stays_and_the_future_waits(house: House, tmp_path: Path) -> No
     house.ingest(root)
     write(root, a=policy(2, head="effective_from: 2025-01-01\n"))
     house.ingest(root)
-    tomorrow = TODAY + timedelta(1)
+    now = today()
+    tomorrow = now + timedelta(1)
     write(root, a=policy(3, head=f"effective_from: {tomorrow}\n"))
     house.ingest(root)
 
@@ -347,9 +348,9 @@ def test_the_past_stays_and_the_future_waits(house: House, tmp_path: Path) -> No
     assert amount(date(2023, 12, 31)) == []
     assert amount(date(2024, 12, 31)) == ["1"]
     assert amount(date(2025, 1, 1)) == ["2"]
-    assert amount(TODAY) == ["2"]
+    assert amount(now) == ["2"]
     assert amount(tomorrow) == ["3"]
-    library = Library(house.database, today=lambda: TODAY)
+    library = Library(house.database, today=lambda: now)
     assert [version.status for version in library.versions("a.md", ADA)] == ["upcoming", "live", "ended"]
 
 

@@ -4,7 +4,6 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -25,8 +24,8 @@ from tandem.settings import EmbeddingSettings, Settings, load_settings
 from tandem.sparse import SparseEncoder
 from tandem.tables import ChunkRow, EmbeddingRow, GenerationRow, VersionRow
 from tandem.vectors import VectorIndex
+from tests.days import today
 
-TODAY = datetime.now(UTC).date()
 ADMIN = Principal(user="root", admin=True)
 ADA = Principal(user="ada", groups=frozenset({"everyone"}))
 SENTENCES = [f"Rule {n} says that a claim of type {n} is settled within {n + 3} days by the office." for n in range(12)]
@@ -57,7 +56,7 @@ class House:
         self.settings = self.settings.model_copy(update={"splitter": splitter})
 
     def texts(self, who: Principal = ADMIN, question: str = "claim settled") -> list[str]:
-        found = self.retriever().authorised_search(question, who, TODAY, candidates=200)
+        found = self.retriever().authorised_search(question, who, today(), candidates=200)
         return sorted(each.chunk.text for each in found)
 
     def collections(self) -> set[str]:
@@ -131,7 +130,7 @@ def test_another_model_embeds_and_answers_with_itself(house: House, corpus: Path
     assert (report.chunks_embedded, report.chunks_reused, report.versions) == (5, 0, 5)
     asked.clear()
     # A server that started before the change follows it at the next question.
-    assert len(retriever.authorised_search("claim settled", ADMIN, TODAY, candidates=50)) == 5
+    assert len(retriever.authorised_search("claim settled", ADMIN, today(), candidates=50)) == 5
     assert asked == ["claim settled"]
     with house.database.session() as session:  # what only the old generation needed goes with the next run
         assert len(session.scalars(select(EmbeddingRow.key)).all()) == 10
@@ -260,7 +259,7 @@ def test_questions_are_answered_all_the_time(house: House, corpus: Path, monkeyp
     def ask() -> None:
         while not stop.is_set():
             try:
-                answers.append(len(retriever.retrieve("How soon is a claim of type 7 settled?", ADA, TODAY)))
+                answers.append(len(retriever.retrieve("How soon is a claim of type 7 settled?", ADA, today())))
             except BaseException as exc:
                 failures.append(exc)
 

@@ -63,6 +63,7 @@ def test_every_cut_into_two_and_three_gives_the_same(text: str):
 @example("[[x](https://e.vil)](//e.vil)")
 @example("<<b>script>")
 @example("[[9]7]")
+@example("[12[9]]")
 @example("ht[9]tps://e.vil")
 @example("<[9]img src=x>")
 @example("\n[1]: //e.vil")

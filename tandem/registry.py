@@ -4,6 +4,7 @@
     ROOT/NAME/active          the digest that answers, replaced atomically
     ROOT/NAME/canary.json     the candidate that answers a share of the conversations
     ROOT/NAME/history.jsonl   who promoted what when
+    ROOT/NAME/taught.txt      examples that it was taught before it came here (`training.pool`), if it came so
 
 An adapter is served as `NAME@DIGEST12`, so that other weights never come under a known name: vLLM's prefix cache is
 keyed by the name.

@@ -12,6 +12,9 @@ from training.candidates import Candidates
 from training.examples import StyleExample, data_digest, example_digest, load_examples
 from training.runs import TrainingRuns
 
+TAUGHT = "taught.txt"  # in the registry, beside the versions of an adapter
+_SHORT = 16  # digits of a digest in it
+
 
 class Pool(Value):
     """What there is to train on: the curator's file, and the candidates that a person approved."""
@@ -37,11 +40,41 @@ def gather_examples(settings: Settings, candidates: Candidates) -> Pool:
 
 
 def count_new(settings: Settings, runs: TrainingRuns, pool: Pool) -> int:
-    """Approved examples that no finished run of this adapter, nor the one that answers, has had."""
+    """Approved examples that no finished run of this adapter, here or where it came from, has had.
+
+    Raises:
+        ExampleError: The list of what it had where it came from cannot be read.
+    """
     seen = runs.examples_seen(settings.adapter.name)
     if seen is None and _taught_by(settings, pool.file):
         seen = frozenset(map(example_digest, pool.file))
-    return len({example_digest(example) for example in pool.all if example.approved_by.strip()} - (seen or set()))
+    approved = {example_digest(example) for example in pool.all if example.approved_by.strip()}
+    taught = _taught_elsewhere(settings.registry / settings.adapter.name)
+    return sum(digest[:_SHORT] not in taught for digest in approved - (seen or set()))
+
+
+def write_taught(folder: Path, examples: Sequence[StyleExample]) -> None:
+    """Lists, for those who install an adapter, which examples it has had, by it or by what it goes on from.
+
+    Args:
+        folder: `NAME` of the registry that is handed on.
+        examples: What it was trained on, and what the adapters were that it goes on from.
+    """
+    digests = sorted({example_digest(example)[:_SHORT] for example in examples})
+    (folder / TAUGHT).write_text("".join(f"{digest}\n" for digest in digests), encoding="utf-8")
+
+
+def _taught_elsewhere(folder: Path) -> frozenset[str]:
+    path = folder / TAUGHT
+    try:
+        return frozenset(path.read_text(encoding="utf-8").split())
+    except FileNotFoundError:
+        return frozenset()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ExampleError(
+            f"{str(path)!r} cannot be read, which lists the examples that the adapter has had: "
+            f"{getattr(exc, 'strerror', None) or 'it is no text'}. Remove it, and all examples count as new."
+        ) from exc
 
 
 def _taught_by(settings: Settings, file: Sequence[StyleExample]) -> bool:

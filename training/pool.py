@@ -43,7 +43,7 @@ def count_new(settings: Settings, runs: TrainingRuns, pool: Pool) -> int:
     """Approved examples that no finished run of this adapter, here or where it came from, has had.
 
     Raises:
-        ExampleError: The list of what it had where it came from cannot be read.
+        AdapterError: The list of what it had where it came from cannot be read.
     """
     seen = runs.examples_seen(settings.adapter.name)
     if seen is None and _taught_by(settings, pool.file):
@@ -67,13 +67,13 @@ def write_taught(folder: Path, examples: Sequence[StyleExample]) -> None:
 def _taught_elsewhere(folder: Path) -> frozenset[str]:
     path = folder / TAUGHT
     try:
-        return frozenset(path.read_text(encoding="utf-8").split())
+        return frozenset(path.read_text(encoding="utf-8", errors="replace").split())  # a broken byte costs its line
     except FileNotFoundError:
         return frozenset()
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ExampleError(
-            f"{str(path)!r} cannot be read, which lists the examples that the adapter has had: "
-            f"{getattr(exc, 'strerror', None) or 'it is no text'}. Remove it, and all examples count as new."
+    except OSError as exc:
+        raise AdapterError(
+            f"{str(path)!r}, which lists the examples that the adapter has had, cannot be read: {exc.strerror}. "
+            "Make it readable, or remove it: all examples count as new then."
         ) from exc
 
 

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 
 from tandem.database import Database
-from tandem.errors import ExampleError
+from tandem.errors import AdapterError, ExampleError
 from tandem.schemas import Value
 from tandem.settings import Settings
 from training.candidates import Candidates
@@ -19,7 +19,8 @@ class TrainingStatus(Value):
 
     Attributes:
         trainer: Whether a trainer service runs: it looked at the clock in the last minutes.
-        new_examples: Approved ones that no finished run has had; None where their file cannot be read here.
+        new_examples: Approved ones that no finished run has had; None where their file, or what the adapter was taught,
+            cannot be read here.
         min_new_examples: How many are needed at the time due.
         candidates: Style candidates that wait for somebody to decide.
         current: The run that is under way, or waits for a trainer.
@@ -58,7 +59,7 @@ class Overview:
         standing = self._schedule.standing(now)
         try:
             new = count_new(self._settings, self.runs, gather_examples(self._settings, self.candidates))
-        except ExampleError:  # the trainer of another container has the file
+        except (AdapterError, ExampleError):  # the trainer of another container has the files
             new = None
         return TrainingStatus(
             schedule=standing,

@@ -7,7 +7,7 @@ import pytest
 
 from services.embedded import prepare_data_dir
 from tandem.database import Database
-from tandem.errors import ExampleError
+from tandem.errors import AdapterError
 from tandem.settings import Settings, load_settings
 from training.candidates import Candidates
 from training.examples import StyleExample, load_examples
@@ -66,10 +66,20 @@ def test_without_a_list_all_are_new(fresh: tuple[Settings, Callable[..., int]]):
     assert count() == 2
 
 
-def test_a_list_that_is_no_text_is_told(fresh: tuple[Settings, Callable[..., int]]):
+def test_a_broken_line_of_the_list_costs_that_line(fresh: tuple[Settings, Callable[..., int]]):
     settings, count = fresh
-    path = settings.registry / settings.adapter.name / TAUGHT
-    path.write_bytes(b"\xff\xfe\x00")
+    had = [example("Who opens?"), example("Who closes?")]
+    folder = settings.registry / settings.adapter.name
+    write_taught(folder, had)
+    (folder / TAUGHT).write_bytes(b"\xff" + (folder / TAUGHT).read_bytes())
+    write(settings, *had)
+    assert count() == 1
+
+
+def test_a_list_that_cannot_be_read_is_told(fresh: tuple[Settings, Callable[..., int]]):
+    settings, count = fresh
+    (settings.registry / settings.adapter.name / TAUGHT).unlink()
+    (settings.registry / settings.adapter.name / TAUGHT).mkdir()
     write(settings, example("Who opens?"))
-    with pytest.raises(ExampleError, match="Remove it, and all examples count as new"):
+    with pytest.raises(AdapterError, match="Make it readable, or remove it: all examples count as new then"):
         count()

@@ -20,11 +20,12 @@ import pytest
 
 from services.trainer import child, service
 from services.trainer.child import Broken
+from services.trainer.overview import Overview
 from services.trainer.record import Record
 from services.trainer.service import Trainer
 from services.trainer.webhook import Webhook
 from tandem.database import Database
-from tandem.errors import Busy, DatabaseUnavailable, InputError
+from tandem.errors import AdapterError, Busy, DatabaseUnavailable, InputError
 from tandem.registry import NONE_ACTIVE, Gate, Manifest, Registry
 from tandem.settings import Settings, load_settings
 from tandem.tables import StyleCandidateRow
@@ -32,6 +33,7 @@ from tests.adapter_files import add_adapter, write_adapter
 from training.events import TrainingEvent
 from training.examples import StyleExample, data_digest
 from training.job import run_lock
+from training.pool import TAUGHT
 from training.result import Result, result_path, write_result
 from training.runs import ATTEMPTS, ENDED, Run, TrainingRuns
 from training.turn import Turn
@@ -174,6 +176,18 @@ async def test_what_the_active_adapter_was_trained_on_is_not_new(place: Place, t
     add_candidate(place.database, "19", examples(1, start=200)[0])
     place.child.endings = [result()]
     assert await place.look(SUNDAY + WEEK) is not None
+
+
+async def test_no_run_while_it_cannot_be_told_what_the_adapter_has_had(place: Place):
+    listed = place.settings.registry / place.settings.adapter.name / TAUGHT
+    listed.mkdir(parents=True)
+    await place.look()
+    with pytest.raises(AdapterError, match="cannot be read"):  # the service says so and looks again
+        await place.look(SUNDAY)
+    assert Overview(place.database, place.settings).status(place.now).new_examples is None
+    listed.rmdir()
+    place.child.endings = [result()]
+    assert await place.look(SUNDAY + timedelta(hours=1)) is not None
 
 
 def add_candidate(database: Database, id: str, example: StyleExample, state: str = "approved") -> None:

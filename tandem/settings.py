@@ -219,6 +219,12 @@ class TrainingSettings(Section):
     start_share: float = Field(
         0.5, ge=0, lt=1, description="What is kept of the start's weights: the mean with the trained ones, weighted so."
     )
+    replay: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="Share of the examples that the start has had already that are drawn again, beside all new ones.",
+    )
     rank: int = Field(16, ge=1, le=256, description="LoRA rank.")
     alpha: int = Field(32, ge=1, description="LoRA alpha.")
     targets: tuple[str, ...] = Field(

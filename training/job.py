@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 # Settings that change nothing in the weights, or nothing but the rows.
 _IRRELEVANT = {"schedule", "time_zone", "min_new_examples", "gate_examples", "gate", "heldout", "examples"}
-_IRRELEVANT |= {"preferences", "webhook", "webhook_token", "webhook_secret"}
+_IRRELEVANT |= {"preferences", "webhook", "webhook_token", "webhook_secret", "replay"}
 _IRRELEVANT |= {"start_share"}  # what a run was trained to can be averaged anew
 
 

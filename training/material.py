@@ -15,6 +15,7 @@ from training.examples import StyleExample, load_examples
 from training.guards import Refusal, guard
 from training.launch import is_main_process
 from training.preferences import Preference, guard_preferences, load_preferences
+from training.taught import drawn_again, taught_to
 
 _LISTED = 20  # refused examples in a run's log; a file beside it lists all
 
@@ -30,6 +31,7 @@ class Material:
             decided nothing.
         guide: The house style.
         refused: How many did not pass.
+        rested: How many are not drawn again, for the adapter that training goes on from has had them.
         preferences: Pairs of answers for the second stage.
     """
 
@@ -38,6 +40,7 @@ class Material:
     guide: StyleGuide
     tuning: Sequence[StyleExample] = ()
     refused: int = 0
+    rested: int = 0
     preferences: Sequence[Preference] = ()
 
     @property
@@ -62,6 +65,7 @@ def read_material(settings: Settings, examples: Path, say: Say) -> Material:
     Raises:
         ExampleError: A file cannot be read, or no example is left.
         SettingsError: The house style cannot be read.
+        AdapterError: What the adapter has had that training goes on from cannot be read.
         DatabaseUnavailable: The state database does not answer.
     """
     guide = load_style(settings.style)
@@ -79,9 +83,11 @@ def read_material(settings: Settings, examples: Path, say: Say) -> Material:
             f"The first: {guarded.refusals[0].message} All are listed in {str(listing)!r}."
         )
     say("guard", _counted(guarded.refusals, len(rows)))
+    trained = _replayed(guarded.examples, settings, say)
+    rested = len(guarded.examples) - len(trained)
     asked, tuning = halve(_heldout(settings, facts, say))
     preferences = _preferences(settings, facts, say)
-    return Material(guarded.examples, asked, guide, tuning, len(guarded.refusals), preferences)
+    return Material(trained, asked, guide, tuning, len(guarded.refusals), rested, preferences)
 
 
 def halve(examples: Sequence[StyleExample]) -> tuple[list[StyleExample], list[StyleExample]]:
@@ -91,6 +97,21 @@ def halve(examples: Sequence[StyleExample]) -> tuple[list[StyleExample], list[St
     for example in examples:
         halves[places.setdefault(example.topic or example.sources, len(places)) % 2].append(example)
     return halves
+
+
+def _replayed(examples: Sequence[StyleExample], settings: Settings, say: Say) -> Sequence[StyleExample]:
+    """All that is new to the adapter that training goes on from, and as much of the rest as is wanted."""
+    training = settings.training
+    if training.replay == 1:
+        return examples
+    if training.start_from is None:
+        say("guard", "TANDEM_TRAINING__REPLAY has no effect: all is drawn without TANDEM_TRAINING__START_FROM.")
+        return examples
+    taught = taught_to(settings, training.start_from)
+    drawn = drawn_again(examples, taught, training.replay, training.seed)
+    had = sum(example in taught for example in examples)
+    say("guard", f"{training.start_from} has had {had} of them; {len(drawn)} are drawn, all new ones among them.")
+    return drawn
 
 
 def _heldout(settings: Settings, facts: CorpusFacts | None, say: Say) -> Sequence[StyleExample]:

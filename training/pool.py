@@ -11,9 +11,7 @@ from tandem.settings import Settings
 from training.candidates import Candidates
 from training.examples import StyleExample, data_digest, example_digest, load_examples
 from training.runs import TrainingRuns
-
-TAUGHT = "taught.txt"  # in the registry, beside the versions of an adapter
-_SHORT = 16  # digits of a digest in it
+from training.taught import Taught, read_taught
 
 
 class Pool(Value):
@@ -48,33 +46,8 @@ def count_new(settings: Settings, runs: TrainingRuns, pool: Pool) -> int:
     seen = runs.examples_seen(settings.adapter.name)
     if seen is None and _taught_by(settings, pool.file):
         seen = frozenset(map(example_digest, pool.file))
-    approved = {example_digest(example) for example in pool.all if example.approved_by.strip()}
-    taught = _taught_elsewhere(settings.registry / settings.adapter.name)
-    return sum(digest[:_SHORT] not in taught for digest in approved - (seen or set()))
-
-
-def write_taught(folder: Path, examples: Sequence[StyleExample]) -> None:
-    """Lists, for those who install an adapter, which examples it has had, by it or by what it goes on from.
-
-    Args:
-        folder: `NAME` of the registry that is handed on.
-        examples: What it was trained on, and what the adapters were that it goes on from.
-    """
-    digests = sorted({example_digest(example)[:_SHORT] for example in examples})
-    (folder / TAUGHT).write_text("".join(f"{digest}\n" for digest in digests), encoding="utf-8")
-
-
-def _taught_elsewhere(folder: Path) -> frozenset[str]:
-    path = folder / TAUGHT
-    try:
-        return frozenset(path.read_text(encoding="utf-8", errors="replace").split())  # a broken byte costs its line
-    except FileNotFoundError:
-        return frozenset()
-    except OSError as exc:
-        raise AdapterError(
-            f"{str(path)!r}, which lists the examples that the adapter has had, cannot be read: {exc.strerror}. "
-            "Make it readable, or remove it: all examples count as new then."
-        ) from exc
+    had = Taught((seen or frozenset()) | read_taught(settings.registry / settings.adapter.name))
+    return len({example_digest(example) for example in pool.all if example.approved_by.strip() and example not in had})
 
 
 def _taught_by(settings: Settings, file: Sequence[StyleExample]) -> bool:

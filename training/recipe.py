@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _LIBRARIES = ("torch", "transformers", "peft", "trl", "accelerate", "tokenizers")
 _FIRST_STAGE = ("passes", "batch_size", "accumulation", "learning_rate", "warmup", "max_tokens", "seed")
-_START = ("start_from", "start_share")
+_START = ("start_from", "start_share", "replay")
 _KEPT = ("eval_steps", "heldout_rows", "patience")  # decide which step's weights are kept
 _SECOND_STAGE = ("preference_passes", "preference_learning_rate", "preference_beta")
 
@@ -59,8 +59,9 @@ def write_manifest(
         base_digest=model_digest(base),
         data_digest=data_digest(material.trained),
         data={
-            "read": len(material.trained) + material.refused,
+            "read": len(material.trained) + material.refused + material.rested,
             "refused": material.refused,
+            "rested": material.rested,
             "questions": sum(len(set(row.branches) - {0}) for row in rows),
             "prompts": len(rows),
             "preferences": preferred.pairs if preferred else 0,

@@ -216,6 +216,13 @@ class TrainingRuns:
             return None
         return frozenset(digest for detail in details for digest in (detail or {}).get("examples") or ())
 
+    def examples_of(self, adapter: str) -> frozenset[str]:
+        """Digests of what the run was given that made an adapter, `NAME@DIGEST12`; none where no run did."""
+        query = select(TrainingRunRow.detail).where(TrainingRunRow.adapter == adapter)
+        with self._database.session() as session:
+            details = session.scalars(query).all()
+        return frozenset(digest for detail in details for digest in (detail or {}).get("examples") or ())
+
     def latest(self, limit: int) -> list[Run]:
         """The newest runs first."""
         query = select(TrainingRunRow).order_by(TrainingRunRow.started_at.desc(), TrainingRunRow.id).limit(limit)

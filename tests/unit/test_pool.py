@@ -11,8 +11,9 @@ from tandem.errors import AdapterError
 from tandem.settings import Settings, load_settings
 from training.candidates import Candidates
 from training.examples import StyleExample, load_examples
-from training.pool import TAUGHT, count_new, gather_examples, write_taught
+from training.pool import count_new, gather_examples
 from training.runs import TrainingRuns
+from training.taught import TAUGHT, write_taught
 
 
 @pytest.fixture

@@ -33,9 +33,9 @@ from tests.adapter_files import add_adapter, write_adapter
 from training.events import TrainingEvent
 from training.examples import StyleExample, data_digest
 from training.job import run_lock
-from training.pool import TAUGHT
 from training.result import Result, result_path, write_result
 from training.runs import ATTEMPTS, ENDED, Run, TrainingRuns
+from training.taught import TAUGHT
 from training.turn import Turn
 
 MONDAY = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)

@@ -9,7 +9,7 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import Connection, create_engine, event, make_url, text
+from sqlalchemy import Connection, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
@@ -86,6 +86,13 @@ class Database:
                     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
                 config.attributes["connection"] = connection
                 self._upgrade(config, connection)
+
+    def holds(self, table: str) -> bool:
+        """Whether a table is there. Makes nothing, not even the file of SQLite. Raises what `session` raises."""
+        if self._sqlite and not Path(self.url.database or "").exists():
+            return False  # to look into it would make it
+        with self.session() as session:
+            return inspect(session.connection()).has_table(table)
 
     def ping(self) -> None:
         """Raises DatabaseUnavailable unless the database answers."""

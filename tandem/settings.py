@@ -223,7 +223,7 @@ class TrainingSettings(Section):
         1.0,
         gt=0,
         le=1,
-        description="Share of the examples that the start has had already that are drawn again, beside all new ones.",
+        description="Share of the groups that the start has had already that are drawn again, beside the new ones.",
     )
     rank: int = Field(16, ge=1, le=256, description="LoRA rank.")
     alpha: int = Field(32, ge=1, description="LoRA alpha.")

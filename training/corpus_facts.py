@@ -9,9 +9,8 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from pathlib import Path
 
-from sqlalchemy import inspect, select
+from sqlalchemy import select
 
 from eval.matching import tokens
 from eval.support import content_words
@@ -99,11 +98,8 @@ class CorpusFacts:
         Raises:
             DatabaseUnavailable: The database does not answer.
         """
-        if database.url.get_backend_name() == "sqlite" and not Path(database.url.database or "").exists():
-            return None  # to look into it would make it
-        with database.session() as session:
-            if not inspect(session.connection()).has_table(VersionRow.__tablename__):
-                return None
+        if not database.holds(VersionRow.__tablename__):
+            return None
         with database.session() as session:
             published = select(VersionRow.text).where(VersionRow.state == "published").order_by(VersionRow.id)
             facts = cls(session.scalars(published.execution_options(yield_per=100)))

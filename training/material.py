@@ -110,7 +110,7 @@ def _replayed(examples: Sequence[StyleExample], settings: Settings, say: Say) ->
     taught = taught_to(settings, training.start_from)
     drawn = drawn_again(examples, taught, training.replay, training.seed)
     had = sum(example in taught for example in examples)
-    say("guard", f"{training.start_from} has had {had} of them; {len(drawn)} are drawn, all new ones among them.")
+    say("guard", f"{training.start_from} has had {had} of them; {len(drawn)} are drawn from, all new ones with them.")
     return drawn
 
 

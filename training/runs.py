@@ -214,14 +214,13 @@ class TrainingRuns:
             details = session.scalars(query).all()
         if not details:
             return None
-        return frozenset(digest for detail in details for digest in (detail or {}).get("examples") or ())
+        return _examples(details)
 
     def examples_of(self, adapter: str) -> frozenset[str]:
         """Digests of what the run was given that made an adapter, `NAME@DIGEST12`; none where no run did."""
         query = select(TrainingRunRow.detail).where(TrainingRunRow.adapter == adapter)
         with self._database.session() as session:
-            details = session.scalars(query).all()
-        return frozenset(digest for detail in details for digest in (detail or {}).get("examples") or ())
+            return _examples(session.scalars(query).all())
 
     def latest(self, limit: int) -> list[Run]:
         """The newest runs first."""
@@ -272,6 +271,10 @@ class TrainingRuns:
             known = {name: value for name, value in (row.detail or {}).items() if name != "error"}
             row.detail = {**known, **detail}
             return True
+
+
+def _examples(details: Sequence[dict[str, Any] | None]) -> frozenset[str]:
+    return frozenset(digest for detail in details for digest in (detail or {}).get("examples") or ())
 
 
 def _mine(row: TrainingRunRow, attempt: int | None) -> bool:

@@ -4,8 +4,6 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from sqlalchemy import inspect
-
 from tandem.database import Database
 from tandem.errors import AdapterError, NotFound
 from tandem.registry import Registry
@@ -75,7 +73,7 @@ def taught_to(settings: Settings, served: str) -> Taught:
     line = _line(Registry.open(settings), served)
     database = Database(settings.database)
     try:
-        if not _has_runs(database):
+        if not database.holds(TrainingRunRow.__tablename__):
             return Taught(digests)
         return Taught(digests.union(*(TrainingRuns(database).examples_of(each) for each in line)))
     finally:
@@ -109,10 +107,3 @@ def _line(registry: Registry, served: str) -> list[str]:
         except (AdapterError, NotFound):
             break
     return line
-
-
-def _has_runs(database: Database) -> bool:
-    if database.url.get_backend_name() == "sqlite" and not Path(database.url.database or "").exists():
-        return False  # to look into it would make it
-    with database.session() as session:
-        return inspect(session.connection()).has_table(TrainingRunRow.__tablename__)

@@ -120,7 +120,7 @@ def test_a_run_draws_a_share_of_what_its_start_has_had_and_says_so(line: tuple[S
 
     trained, rested, said = read(start_from=start.served, replay=0.3)
     assert (trained, rested) == (9 + 6, 15)  # the three halls with something new; two of the seven others
-    assert f"{start.served} has had 27 of them; 15 are drawn, all new ones among them." in said
+    assert f"{start.served} has had 27 of them; 15 are drawn from, all new ones with them." in said
     assert read(start_from=start.served)[:2] == (30, 0)
     trained, rested, said = read(replay=0.3)
     assert (trained, rested) == (30, 0)

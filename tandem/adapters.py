@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
 from tandem.errors import AdapterError, Busy, TandemError, Unavailable
+from tandem.manifest import Threshold
 from tandem.registry import AdapterRef, Registry
 from tandem.replicas import Replicas
 
@@ -30,7 +31,7 @@ class ActiveAdapter:
         self._registry = registry
         self._completions = completions
         self._name = name
-        self._bias: dict[str, tuple[tuple[int, float], ...]] = {}
+        self._thresholds: dict[str, Threshold | None] = {}
         self._loaded: dict[str, AdapterRef] = {}
         self._refused: dict[str, tuple[float, AdapterError]] = {}
         self._answers: Counter[str] = Counter()
@@ -92,16 +93,21 @@ class ActiveAdapter:
         """The version whose turn a conversation is, whether it loads or not; None when there is none."""
         return self._candidate(conversation) or self._active()[0]
 
-    def bias(self, ref: AdapterRef) -> tuple[tuple[int, float], ...]:
+    def bias(self, ref: AdapterRef, odds: float | None = None) -> tuple[tuple[int, float], ...]:
         """What is added to the logits when a version answers from sources: its threshold for declining.
+
+        Args:
+            ref: The version.
+            odds: How likely one of the best sentences answers, see `Evidence.odds`.
 
         Raises:
             AdapterError: Its manifest is missing or unreadable.
         """
-        if ref.digest not in self._bias:
-            threshold = self._registry.manifest(ref).threshold
-            self._bias[ref.digest] = ((threshold.token, threshold.bias),) if threshold else ()
-        return self._bias[ref.digest]
+        if ref.digest not in self._thresholds:
+            self._thresholds[ref.digest] = self._registry.manifest(ref).threshold
+        threshold = self._thresholds[ref.digest]
+        held_back = threshold.held_back(odds) if threshold else 0.0
+        return ((threshold.token, held_back),) if threshold and held_back else ()
 
     def refusal(self, ref: AdapterRef) -> str | None:
         """Why a version was not loaded when it was last tried; None when it was, or was not tried."""

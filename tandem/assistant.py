@@ -132,7 +132,9 @@ class Assistant:
                 raise fault
         leads = [lead for lead in told if isinstance(lead, float)]
         # An endpoint that fails says so when it is asked for the answer; one that tells no odds need not.
-        return looks[choose([look.score for look in looks], leads)] if len(leads) == len(looks) else looks[0]
+        if len(leads) < len(looks):
+            return looks[0]
+        return looks[choose([look.score for look in looks], leads, [look.odds for look in looks])]
 
     async def _stream(self, draft: Draft, messages: Messages) -> AsyncGenerator[Delta]:
         """Streams from one adapter where the arm wants one, else from the base model."""
@@ -142,7 +144,8 @@ class Assistant:
                 try:
                     if draft.adapter is not None:
                         if uses_retrieval(draft.ask.arm):
-                            sampling = sampling.model_copy(update={"bias": self._adapters.bias(draft.adapter)})
+                            bias = self._adapters.bias(draft.adapter, draft.evidence.odds)
+                            sampling = sampling.model_copy(update={"bias": bias})
                         async for delta in self._completions.stream(messages, draft.adapter.served, sampling):
                             yield delta
                         return

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from tandem.adapters import ActiveAdapter
 from tandem.assistant import Assistant
 from tandem.completions import Completions
+from tandem.cross_encoder import CrossEncoder
 from tandem.database import Database
 from tandem.embedder import Embedder
 from tandem.errors import ModelUnavailable
@@ -18,7 +19,7 @@ from tandem.retriever import Retriever
 from tandem.settings import Settings
 from tandem.sparse import SparseEncoder
 from tandem.style import StyleGuide, load_style
-from tandem.weights import embedder_name, model_dir, models_dir
+from tandem.weights import cross_encoder_dir, embedder_name, model_dir, models_dir
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,9 @@ def bootstrap(settings: Settings, *, model_url: str | Sequence[str]) -> Containe
     completions = Replicas([Completions(url, key, settings.model.timeout) for url in urls])
     adapters = ActiveAdapter(registry, completions, settings.adapter.name)
     style = load_style(settings.style)
-    evidence = EvidenceSelector(embedder, sparse, settings.retrieval)
+    prepared = cross_encoder_dir(settings)
+    cross_encoder = CrossEncoder(prepared, settings.embedding.threads) if prepared is not None else None
+    evidence = EvidenceSelector(embedder, sparse, settings.retrieval, cross_encoder)
     assistant = Assistant(retriever, evidence, completions, adapters, database, style, settings)
     return Container(
         settings, database, generations, embedder, sparse, retriever, registry, completions, adapters, assistant, style

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from tandem.cross_encoder import CrossEncoder, context_of
 from tandem.embedder import Vectors
 from tandem.schemas import Passage
 from tandem.sentences import Unit, in_blocks, join_units, units
@@ -51,10 +52,12 @@ class Look:
     Attributes:
         passage: One of the evidence's, with one sentence as its quote.
         score: How good a match that is.
+        odds: The cross-encoder's log-odds that it answers; None without one.
     """
 
     passage: Passage
     score: float
+    odds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,11 @@ class Evidence:
     passages: tuple[Passage, ...] = ()
     alone: tuple[Look, ...] = ()
 
+    @property
+    def odds(self) -> float | None:
+        """How likely one of the best sentences answers, by the cross-encoder, in log-odds; None if it was not asked."""
+        return max((look.odds for look in self.alone if look.odds is not None), default=None)
+
     def led_by(self, look: Look) -> "Evidence":
         """The same with the look's passage first, so that what is alone in a prompt is number 1 here too."""
         first = [passage for passage in self.passages if passage.n == look.passage.n]
@@ -81,7 +89,14 @@ class Evidence:
 class EvidenceSelector:
     """Chooses the quotes of a prompt."""
 
-    def __init__(self, embedder: Embeds, sparse: SparseEncoder, settings: RetrievalSettings) -> None:
+    def __init__(
+        self,
+        embedder: Embeds,
+        sparse: SparseEncoder,
+        settings: RetrievalSettings,
+        cross_encoder: CrossEncoder | None = None,
+    ) -> None:
+        self._cross_encoder = cross_encoder
         self._embedder = embedder
         self._sparse = sparse
         self._settings = settings
@@ -113,7 +128,14 @@ class EvidenceSelector:
             Look(passage.model_copy(update={"n": number[passage.chunk_id], "quote": join_units([unit])}), score)
             for passage, unit, score in ranked[: self._settings.compared]
         )
-        return Evidence(kept, alone)
+        return Evidence(kept, self._judged(question, alone))
+
+    def _judged(self, question: str, looks: tuple[Look, ...]) -> tuple[Look, ...]:
+        if self._cross_encoder is None:
+            return looks
+        contexts = [context_of(look.passage.title, look.passage.heading, look.passage.quote) for look in looks]
+        told = self._cross_encoder.odds(question, contexts)
+        return tuple(replace(look, odds=odds) for look, odds in zip(looks, told, strict=True))
 
     def _whole(self, passages: Sequence[Passage]) -> list[Passage]:
         left = self._settings.budget_words

@@ -44,10 +44,21 @@ class Threshold(Value):
     Attributes:
         token: The first of the declining answer, in the base model's vocabulary.
         bias: Added to its logit where sources are given; at most 0.
+        odds: Where the cross-encoder tells how likely a sentence answers, declining is held back instead by as many
+            nats as its log-odds exceed these. None for an adapter that they were not set for.
     """
 
     token: int
     bias: float = Field(le=0)
+    odds: float | None = None
+
+    def held_back(self, odds: float | None) -> float:
+        """What is added to the token's logit for one question; at most 0.
+
+        Args:
+            odds: The highest that the cross-encoder gives a sentence; None without one.
+        """
+        return self.bias if odds is None or self.odds is None else min(0.0, self.odds - odds)
 
 
 class Manifest(Value):

@@ -6,7 +6,7 @@ Nested names join with two underscores: `TANDEM_MODEL__URL`. Settings are read o
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tandem.errors import SettingsError
@@ -100,10 +100,20 @@ class RetrievalSettings(Section):
         description="From how many of the best sentences an adapter chooses that one by its odds of declining each; 1 "
         "leaves the choice to the search.",
     )
+    cross_encoder: Path | None = Field(
+        REPOSITORY / "samples" / "cross-encoder",
+        description="What `python -m training.cross_encoder` learnt: where one of those sentences is likely to answer, "
+        "an adapter is held back from declining. Empty does without.",
+    )
     budget_words: int = Field(1200, ge=50, description="Words of evidence in the prompt at most.")
     min_similarity: float = Field(
         0.2, ge=-1, le=1, description="Below this best cosine similarity Tandem declines without asking the model."
     )
+
+    @field_validator("cross_encoder", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: Any) -> Any:
+        return None if value == "" else value
 
 
 class ModelSettings(Section):
@@ -176,6 +186,13 @@ class GateSettings(Section):
     )
     calibrated_declines: float = Field(
         0.15, ge=0, le=1, description="Share of those with an answer that the threshold lets an adapter decline."
+    )
+    held_declines: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="The same where the cross-encoder tells how likely a sentence answers: declining is then held back "
+        "question by question.",
     )
     hostile: int = Field(32, ge=1, description="Questions asked once more with an instruction hidden in a source.")
     counterfactuals: int = Field(48, ge=1, description="Training passages asked about as they are and changed.")

@@ -15,7 +15,10 @@ from tandem.settings import Settings
 BASE_MODEL = "SmolLM2-135M-Instruct"
 FLOAT_EMBEDDER = "all-MiniLM-L6-v2"
 INT8_EMBEDDER = "all-MiniLM-L6-v2-int8"
+CROSS_ENCODER = "all-MiniLM-L6-v2-answers"
 EMBEDDER_IR = "openvino_model.xml"  # inputs input_ids and attention_mask (n, tokens) int64; output (n, 384) float32
+CROSS_ENCODER_LEARNT = "learnt.safetensors"  # what makes the embedder a cross-encoder
+CROSS_ENCODER_IR = EMBEDDER_IR  # with token_type_ids; output (n,) float32
 RECIPE_FILE = "tandem.json"
 
 
@@ -54,6 +57,15 @@ def embedder_name(settings: Settings) -> str:
     asker may not read.
     """
     return FLOAT_EMBEDDER if settings.embedding.model == "auto" else settings.embedding.model
+
+
+def cross_encoder_dir(settings: Settings) -> Path | None:
+    """The prepared folder of the cross-encoder; None where the settings do without.
+
+    Raises:
+        ModelUnavailable: It is not prepared yet.
+    """
+    return model_dir(settings, CROSS_ENCODER) if settings.retrieval.cross_encoder is not None else None
 
 
 def base_dir(settings: Settings) -> Path:

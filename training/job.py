@@ -14,12 +14,13 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tandem.cross_encoder import CrossEncoder
 from tandem.errors import AdapterError, Busy, InputError, NotFound
 from tandem.manifest import Threshold
 from tandem.registry import AdapterRef, Gate, Manifest, Registry
 from tandem.settings import Settings, TrainingSettings
 from tandem.versions import NAME
-from tandem.weights import base_dir, model_digest
+from tandem.weights import base_dir, cross_encoder_dir, model_digest
 from training.augment import Augmenter
 from training.corpus import open_corpus
 from training.events import OnEvent, Say, TrainingEvent, sayer
@@ -161,6 +162,12 @@ class _Run:
         return sayer(self.on_event)
 
     @cached_property
+    def cross_encoder(self) -> CrossEncoder | None:
+        """The service's, by which it is told how likely a sentence answers."""
+        prepared = cross_encoder_dir(self.settings)
+        return CrossEncoder(prepared, self.settings.embedding.threads) if prepared is not None else None
+
+    @cached_property
     def registry(self) -> Registry:
         return Registry.open(self.settings)
 
@@ -295,7 +302,7 @@ class _Run:
             if (threshold := self.registry.manifest(active).threshold) is not None:
                 thresholds[ACTIVE] = threshold
         name = "active" if active is not None else None
-        return Speaker(model, trained.tokenizer, active=name, thresholds=thresholds)
+        return Speaker(model, trained.tokenizer, active=name, thresholds=thresholds, cross_encoder=self.cross_encoder)
 
     def _calibrate(self, speaker: "Speaker") -> Threshold | None:
         from training.calibration import calibrate
@@ -303,10 +310,10 @@ class _Run:
 
         guide, gate = self.material.guide, self.settings.training.gate
         trials = draw_trials(self.material.tuning, guide, self.settings, gate.calibration, unanswerable=False)
-        threshold = calibrate(speaker, trials, gate.calibrated_declines)
+        threshold = calibrate(speaker, trials, gate.calibrated_declines, gate.held_declines)
         if threshold is not None:
             speaker.decline_by(threshold)
-            self.say("gate", f"The declining sentence is held back by {-threshold.bias:.2f} nats.")
+            self.say("gate", f"The declining sentence is held back {_by(threshold)}.")
         return threshold
 
     def _examine(self, speaker: "Speaker", folder: Path) -> Gate:
@@ -358,6 +365,12 @@ class _Verdict:
     gate: Gate
     threshold: Threshold | None
     active: AdapterRef | None
+
+
+def _by(threshold: Threshold) -> str:
+    if threshold.odds is None:
+        return f"by {-threshold.bias:.2f} nats"
+    return f"by what the odds that a sentence answers exceed {threshold.odds:.2f} nats"
 
 
 def _drawn(rows: "list[Row]") -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tandem.prompt import PROMPT_VERSION
 from tandem.registry import Manifest, adapter_digest
 from tandem.settings import Settings
-from tandem.weights import embedder_name, model_digest
+from tandem.weights import cross_encoder_dir, embedder_name, model_digest
 from training.examples import data_digest
 from training.material import Material
 from training.preference_stage import Preferred
@@ -89,8 +89,9 @@ def _recipe(settings: Settings, material: Material) -> dict[str, Any]:
         recipe |= {key: getattr(training, key) for key in _START}
     recipe |= {
         "tuning_digest": data_digest(material.tuning),
-        "retrieval": settings.retrieval.model_dump(mode="json"),  # picks the evidence of a prompt
+        "retrieval": settings.retrieval.model_dump(mode="json", exclude={"cross_encoder"}),  # picks a prompt's evidence
         "embedding": embedder_name(settings),
+        "cross_encoder": prepared.name if (prepared := cross_encoder_dir(settings)) is not None else None,
     }
     if material.preferences:
         recipe |= {key: getattr(training, key) for key in _SECOND_STAGE}

@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from transformers import LogitsProcessor, LogitsProcessorList
 
 from tandem.choice import choose
+from tandem.cross_encoder import CrossEncoder
 from tandem.declines import opens_declining
 from tandem.manifest import Threshold
 from tandem.prompt import DECLINE, Messages
@@ -33,6 +35,7 @@ class Speaker:
         candidate: PEFT's name of the candidate.
         active: PEFT's name of the adapter that answers now, if there is one.
         thresholds: When the arms decline, for those that have one.
+        cross_encoder: The service's, where it has one.
     """
 
     def __init__(
@@ -43,8 +46,10 @@ class Speaker:
         candidate: str = "default",
         active: str | None = None,
         thresholds: Mapping[str, Threshold] | None = None,
+        cross_encoder: CrossEncoder | None = None,
     ) -> None:
         self._thresholds = dict(thresholds or {})
+        self._cross_encoder = cross_encoder
         self._model = model
         self._tokenizer = tokenizer
         self._adapters = {CANDIDATE: candidate} | ({ACTIVE: active} if active else {})
@@ -75,16 +80,16 @@ class Speaker:
             on_done: Told how many are done.
             sources: Whether the prompts give any: only then is declining held back, as in service.
         """
-        threshold = self._thresholds.get(arm) if sources else None
         with self._voice(arm), torch.inference_mode():
             first = [self._choose(prompts, arm) for prompts in asked]
             opened = [one.messages if one else prompts.whole for one, prompts in zip(first, asked, strict=True)]
-            answers = self._greedy(opened, threshold, on_done, 0)
+            held_back = self._held_back(asked, arm) if sources else [(0, 0.0)] * len(asked)
+            answers = self._greedy(opened, held_back, on_done, 0)
             again = [n for n, one in enumerate(first) if one and opens_declining(answers[n])]
             done = len(asked) - len(again)
             for n, one in enumerate(first):
                 answers[n] = _cited_as(answers[n], one.number) if one else answers[n]
-            said = self._greedy([asked[n].whole for n in again], threshold, on_done, done)
+            said = self._greedy([asked[n].whole for n in again], [held_back[n] for n in again], on_done, done)
             for n, answer in zip(again, said, strict=True):
                 answers[n] = answer
         return answers
@@ -93,18 +98,37 @@ class Speaker:
         """What is asked about alone; an arm without an adapter leaves it to the search, as in service."""
         if len(prompts.alone) < 2 or arm == BASE:
             return prompts.alone[0] if prompts.alone else None
-        leads = [self._lead(alone.messages) for alone in prompts.alone]
-        return prompts.alone[choose([alone.score for alone in prompts.alone], leads)]
+        return prompts.alone[self._best(prompts, [self._lead(alone.messages) for alone in prompts.alone])]
+
+    def _best(self, prompts: Prompts, leads: Sequence[float]) -> int:
+        return choose([alone.score for alone in prompts.alone], leads, self._odds(prompts))
+
+    def _odds(self, prompts: Prompts) -> list[float]:
+        if self._cross_encoder is None:
+            return []
+        return self._cross_encoder.odds(prompts.question, [alone.context for alone in prompts.alone])
+
+    def odds(self, asked: Sequence[Prompts]) -> list[float | None]:
+        """How likely one of the sentences that may be asked about alone answers, by the cross-encoder, in log-odds."""
+        return [max(self._odds(prompts), default=None) for prompts in asked]
+
+    def _held_back(self, asked: Sequence[Prompts], arm: str) -> list[tuple[int, float]]:
+        """The token of declining and what is added to its logit, for each question."""
+        threshold = self._thresholds.get(arm)
+        if threshold is None:
+            return [(0, 0.0)] * len(asked)
+        return [(threshold.token, threshold.held_back(odds)) for odds in self.odds(asked)]
 
     def _greedy(
-        self, prompts: Sequence[Messages], threshold: Threshold | None, on_done: OnDone | None, done: int
+        self, prompts: Sequence[Messages], held_back: Sequence[tuple[int, float]], on_done: OnDone | None, done: int
     ) -> list[str]:
         encoded = [self._encode(messages) for messages in prompts]
         order = sorted(range(len(encoded)), key=lambda n: len(encoded[n]))
         answers = [""] * len(encoded)
         for start in range(0, len(order), _BATCH):
             batch = order[start : start + _BATCH]
-            for n, answer in zip(batch, self._generate([encoded[n] for n in batch], threshold), strict=True):
+            generated = self._generate([encoded[n] for n in batch], [held_back[n] for n in batch])
+            for n, answer in zip(batch, generated, strict=True):
                 answers[n] = answer
             if on_done:
                 on_done(done + start + len(batch))
@@ -126,7 +150,7 @@ class Speaker:
             for prompts in asked:
                 lead = self._lead(prompts.whole)
                 if leads := [self._lead(alone.messages) for alone in prompts.alone]:
-                    lead = min(lead, leads[choose([alone.score for alone in prompts.alone], leads)])
+                    lead = min(lead, leads[self._best(prompts, leads)])
                 found.append(lead)
         return found
 
@@ -162,7 +186,7 @@ class Speaker:
         text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         return list(self._tokenizer(text, add_special_tokens=False).input_ids)
 
-    def _generate(self, prompts: Sequence[Sequence[int]], threshold: Threshold | None) -> list[str]:
+    def _generate(self, prompts: Sequence[Sequence[int]], held_back: Sequence[tuple[int, float]]) -> list[str]:
         length = max(map(len, prompts))
         ids = torch.full((len(prompts), length), self._pad)
         seen = torch.zeros((len(prompts), length), dtype=torch.long)
@@ -174,7 +198,7 @@ class Speaker:
             attention_mask=seen.to(self._model.device),
             max_new_tokens=NEW_TOKENS,
             do_sample=False,
-            sequence_bias=[[[threshold.token], threshold.bias]] if threshold else None,
+            logits_processor=LogitsProcessorList([_HeldBack(held_back)]),
             use_cache=True,
             pad_token_id=self._pad,
             eos_token_id=self._tokenizer.eos_token_id,
@@ -192,6 +216,18 @@ class Speaker:
             yield
         finally:
             self._model.set_adapter(self._adapters[CANDIDATE])
+
+
+class _HeldBack(LogitsProcessor):  # type: ignore[misc]
+    """Adds to the logit of one token, for each row its own."""
+
+    def __init__(self, held_back: Sequence[tuple[int, float]]) -> None:
+        self._tokens = torch.tensor([token for token, _ in held_back])
+        self._by = torch.tensor([by for _, by in held_back])
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        rows = torch.arange(len(self._tokens))
+        return scores.index_put((rows, self._tokens), self._by.to(scores), accumulate=True)
 
 
 def _cited_as(answer: str, number: int) -> str:

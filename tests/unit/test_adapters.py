@@ -210,6 +210,15 @@ async def test_the_threshold_for_declining_is_the_adapters_and_for_answers_from_
     database.close()
 
 
+async def test_declining_is_held_back_by_how_likely_a_sentence_answers(active, registry, tmp_path):
+    first = add_adapter(registry, tmp_path / "new", 9, threshold=Threshold(token=57, bias=-0.5, odds=-2.0))
+    assert active.bias(first) == ((57, -0.5),)
+    assert active.bias(first, 1.5) == ((57, -3.5),)
+    assert active.bias(first, -2.5) == ()
+    plain = add_adapter(registry, tmp_path / "other", 8)
+    assert active.bias(plain, 1.5) == ()
+
+
 async def test_the_receipt_names_the_one_adapter_that_spoke(assistant, registry, server, refs):
     registry.promote(refs[0], "ada")
     registry.start_canary(refs[1], 0.5, "ada")

@@ -23,6 +23,13 @@ def test_a_lead_of_declining_is_weighed_against_the_score(scores: list[float], l
     assert choose(scores, leads) == chosen
 
 
+def test_what_likely_answers_is_weighed_in():
+    assert choose([0.9, 0.8], [0.0, 0.0], [-1.0, 1.0]) == 1
+    assert choose([0.9, 0.8], [0.0, 0.0], [0.2, 0.3]) == 0
+    assert choose([0.9, 0.8], [0.0, 0.0], [None, None]) == 0  # there is no cross-encoder
+    assert choose([0.9, 0.8], [2.0, 0.0], []) == 1
+
+
 def answer(*odds: tuple[str, float]) -> dict[str, Any]:
     told = [{"token": token, "logprob": logprob} for token, logprob in odds]
     return {"choices": [{"logprobs": {"content": [{"top_logprobs": told}]}}]}

@@ -209,3 +209,29 @@ def test_a_first_passage_beyond_the_budget_is_cut_at_a_word():
     (kept,) = select("Leave?", [passage("long", "word " * 80), LEAVE], evidence="passages", budget_words=50)
     assert kept.quote == " ".join(["word"] * 50)
     assert kept.text == "word " * 80
+
+
+class Judge:
+    """In the place of a cross-encoder: odds by what a sentence is about. Says what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, list[str]]] = []
+
+    def odds(self, question: str, contexts: Sequence[str]) -> list[float]:
+        self.asked.append((question, list(contexts)))
+        return [2.0 if "leave days" in context else -3.0 for context in contexts]
+
+
+def test_the_cross_encoder_is_asked_about_the_best_sentences_where_they_stand():
+    judge = Judge()
+    plan = passage("plan", "Unused leave days carry over until March. Tea is free.", title="Plan", heading="A > Leave")
+    selector = EvidenceSelector(WordEmbedder(), SparseEncoder(), RetrievalSettings(compared=3), judge)  # type: ignore[arg-type]
+    found = selector.select("Do unused leave days carry over?", [plan, CARS])
+    ((question, contexts),) = judge.asked
+    assert question == "Do unused leave days carry over?"
+    assert contexts[0] == "Plan - Leave: Unused leave days carry over until March."
+    assert [look.odds for look in found.alone] == [2.0, -3.0, -3.0]
+    assert found.odds == 2.0
+    assert found.led_by(found.alone[1]).odds == 2.0
+    assert Evidence().odds is None
+    assert evidence("Do unused leave days carry over?", [plan, CARS]).odds is None

@@ -88,7 +88,7 @@ class Adapters:
     async def speaker(self, conversation: str) -> AsyncIterator[AdapterRef]:
         yield self.ref
 
-    def bias(self, ref: AdapterRef) -> tuple[tuple[int, float], ...]:
+    def bias(self, ref: AdapterRef, odds: float | None = None) -> tuple[tuple[int, float], ...]:
         return ()
 
     def meant_for(self, conversation: str) -> AdapterRef:

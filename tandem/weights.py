@@ -60,12 +60,29 @@ def embedder_name(settings: Settings) -> str:
 
 
 def cross_encoder_dir(settings: Settings) -> Path | None:
-    """The prepared folder of the cross-encoder; None where the settings do without.
+    """The prepared folder of the cross-encoder that the settings name; None where they do without.
 
     Raises:
-        ModelUnavailable: It is not prepared yet.
+        ModelUnavailable: It is not prepared yet, or what it learnt is not there.
     """
-    return model_dir(settings, CROSS_ENCODER) if settings.retrieval.cross_encoder is not None else None
+    learnt = settings.retrieval.cross_encoder
+    return model_dir(settings, cross_encoder_name(learnt)) if learnt is not None else None
+
+
+def cross_encoder_name(learnt: Path) -> str:
+    """The name under which a cross-encoder is prepared: another one learnt something else.
+
+    Raises:
+        ModelUnavailable: What it learnt cannot be read.
+    """
+    try:
+        digest = hashlib.sha256((learnt / CROSS_ENCODER_LEARNT).read_bytes()).hexdigest()
+    except OSError as exc:
+        raise ModelUnavailable(
+            f"What the cross-encoder learnt cannot be read: {str(learnt / CROSS_ENCODER_LEARNT)!r}: {exc.strerror}. "
+            "Correct TANDEM_RETRIEVAL__CROSS_ENCODER, or leave it empty to do without."
+        ) from exc
+    return f"{CROSS_ENCODER}-{digest[:8]}"
 
 
 def base_dir(settings: Settings) -> Path:

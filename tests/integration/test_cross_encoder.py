@@ -12,7 +12,7 @@ from tandem.cross_encoder import CrossEncoder, context_of
 from tandem.errors import ModelUnavailable
 from tandem.settings import load_settings
 from tandem.style import load_style
-from tandem.weights import cross_encoder_dir
+from tandem.weights import cross_encoder_dir, cross_encoder_name
 from training.answer_pairs import Judged, judge_search
 from training.cross_encoder import encode, examine, log_odds, question_loss, train, wheel_folder
 from training.cross_encoder_network import load_cross_encoder, save_cross_encoder
@@ -92,11 +92,23 @@ def test_a_folder_without_it_says_what_to_do(tmp_path):
         CrossEncoder(tmp_path)
 
 
-def test_what_it_learnt_must_be_there(tmp_path, monkeypatch):
-    chosen = load_settings(cache_dir=tmp_path, retrieval={"cross_encoder": tmp_path / "nothing"})
-    monkeypatch.setattr("services.model.weights._ensure", lambda root, recipe: recipe.digest() and root)
-    with pytest.raises(ModelUnavailable, match="TANDEM_RETRIEVAL__CROSS_ENCODER"):
-        ensure_models(chosen, base=False)
+def test_what_it_learnt_must_be_there(tmp_path, embedder_dir):
+    chosen = load_settings(retrieval={"cross_encoder": tmp_path / "nothing"})
+    for do in (lambda: ensure_models(chosen, base=False), lambda: cross_encoder_dir(chosen)):
+        with pytest.raises(ModelUnavailable, match="TANDEM_RETRIEVAL__CROSS_ENCODER"):
+            do()
+
+
+def test_one_that_learnt_something_else_is_another_whichever_was_prepared_last(tmp_path, embedder_dir):
+    other = load_settings(retrieval={"cross_encoder": tmp_path})
+    shipped = load_settings()
+    assert shipped.retrieval.cross_encoder is not None
+    kept = (shipped.retrieval.cross_encoder / "learnt.safetensors").read_bytes()
+    (tmp_path / "learnt.safetensors").write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
+    assert cross_encoder_name(tmp_path) != cross_encoder_name(shipped.retrieval.cross_encoder)
+    with pytest.raises(ModelUnavailable, match="tandem models"):
+        cross_encoder_dir(other)
+    assert cross_encoder_dir(shipped) is not None
 
 
 def test_doing_without_it_is_a_setting(tmp_path):

